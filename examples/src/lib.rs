@@ -1,0 +1,1 @@
+//! Examples that cross crates; see the `examples/` folder of this package.
