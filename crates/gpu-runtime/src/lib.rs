@@ -1,1 +1,21 @@
 #![doc = include_str!("../README.md")]
+
+mod binding;
+mod error;
+mod golden;
+mod library;
+mod model;
+mod outputs;
+mod provider;
+mod repository;
+mod session;
+mod tensor;
+
+pub use error::{LoadError, RunError};
+pub use library::{Library, LibraryError};
+pub use model::{Model, ModelOptions};
+pub use outputs::Outputs;
+pub use provider::{Placement, Provider, ProviderPreference};
+pub use repository::{BASELINE_VARIANT, ModelFolder, Repository, RepositoryError, VariantFile, VersionFolder};
+pub use session::{BatchOutputs, Session};
+pub use tensor::{DataType, TensorSpec};

@@ -1,0 +1,279 @@
+//! A model file, read once, checked, and opened as many times as there are workers.
+
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::sync::Arc;
+
+use ort::session::Session as OrtSession;
+use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
+use ort::value::{Outlet, TensorElementType, ValueType};
+
+use crate::error::{LoadError, LoadReason};
+use crate::golden::Golden;
+use crate::library::Library;
+use crate::provider::{Placement, Provider, ProviderPreference};
+use crate::repository::{VariantFile, VersionFolder};
+use crate::session::Session;
+use crate::tensor::{DataType, TensorSpec};
+
+/// How a model is run.
+#[derive(Debug, Clone)]
+pub struct ModelOptions {
+    /// Rows of the largest batch. Buffers are made for this many.
+    pub max_batch: NonZeroUsize,
+    /// Threads within one operator. One is best when there is a worker for each core: two sessions of one thread do half
+    /// again the work of one session of two.
+    pub intra_op_threads: NonZeroUsize,
+    /// Which execution providers to try.
+    pub providers: ProviderPreference,
+    /// Largest absolute difference from the golden outputs at which the model is still taken to be right.
+    pub golden_tolerance: f32,
+}
+
+impl Default for ModelOptions {
+    fn default() -> Self {
+        Self {
+            max_batch: NonZeroUsize::new(32).expect("not zero"),
+            intra_op_threads: NonZeroUsize::MIN,
+            providers: ProviderPreference::default(),
+            golden_tolerance: 1e-3,
+        }
+    }
+}
+
+/// A model that was loaded and gave the right answers; [`Model::open_session`] makes something that runs it.
+///
+/// # Examples
+/// ```no_run
+/// use std::path::Path;
+/// use volley_gpu_runtime::{Library, Model, ModelOptions, Repository};
+///
+/// let library = Library::load(None)?;
+/// let repository = Repository::open(Path::new("models/repository"))?;
+/// let version = repository.models[0].latest();
+/// let model = Model::load(&library, version, &version.variants[0], ModelOptions::default())?;
+/// let mut session = model.open_session()?;
+/// session.write(0, 0, [&vec![0u8; model.inputs()[0].row_bytes()][..]]);
+/// let outputs = session.run(1)?.rows(0..1);
+/// println!("{} bytes of {}", outputs.tensor(0).len(), model.outputs()[0]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Model {
+    library: Library,
+    path: std::path::PathBuf,
+    bytes: Vec<u8>,
+    options: ModelOptions,
+    placement: Placement,
+    inputs: Arc<[TensorSpec]>,
+    outputs: Arc<[TensorSpec]>,
+}
+
+impl Model {
+    /// Reads `variant` of `version`, finds the provider that runs it, and checks it against the version's golden file,
+    /// alone and in batches, so that what is called loaded is known to be right on this machine.
+    ///
+    /// # Errors
+    /// [`LoadError`] when the file cannot be read or is no model, no provider starts, an axis other than the first is
+    /// dynamic, or the golden outputs are not met.
+    pub fn load(
+        library: &Library,
+        version: &VersionFolder,
+        variant: &VariantFile,
+        options: ModelOptions,
+    ) -> Result<Self, LoadError> {
+        let path = &variant.path;
+        let fail = |reason| LoadError { path: path.clone(), reason };
+        // Read once: what is hashed, checked and served is one and the same, even if the file is replaced meanwhile.
+        let bytes = std::fs::read(path).map_err(|e| fail(LoadReason::Unreadable(e)))?;
+        let (probe, placement) = choose_provider(library, path, &bytes, &options)?;
+        let inputs = specs("input", probe.inputs()).map_err(|text| fail(LoadReason::Interface(text)))?;
+        let outputs = specs("output", probe.outputs()).map_err(|text| fail(LoadReason::Interface(text)))?;
+        let model = Self { library: library.clone(), path: path.clone(), bytes, options, placement, inputs, outputs };
+        let mut session = model.bind(probe)?;
+        if let Some(file) = &version.golden {
+            let golden = Golden::read(file, &model.inputs, &model.outputs, &variant.name);
+            let report = golden.and_then(|golden| golden.check(&mut session, model.options.golden_tolerance));
+            let report = report.map_err(|e| fail(LoadReason::Golden(e)))?;
+            tracing::info!(path = %path.display(), placement = %model.placement, golden = %report, "model loaded");
+        } else {
+            tracing::warn!(path = %path.display(), placement = %model.placement, "model loaded without a golden file");
+        }
+        Ok(model)
+    }
+
+    /// Opens a session and runs one batch of each size in `warm_up`, so that the first request does not pay for what
+    /// ONNX Runtime prepares on first use.
+    ///
+    /// # Errors
+    /// [`LoadError`] when the session cannot be made or a warm-up run fails.
+    pub fn open_warm_session(&self, warm_up: impl IntoIterator<Item = usize>) -> Result<Session, LoadError> {
+        let mut session = self.open_session()?;
+        for rows in warm_up {
+            session.run(rows).map_err(|e| LoadError { path: self.path.clone(), reason: LoadReason::Run(e) })?;
+        }
+        Ok(session)
+    }
+
+    /// Opens a session. Each worker has its own: a session is used by one thread at a time, without a lock.
+    ///
+    /// # Errors
+    /// [`LoadError`] when ONNX Runtime cannot make the session.
+    pub fn open_session(&self) -> Result<Session, LoadError> {
+        let provider = self.placement.provider;
+        let session = build(&self.library, &self.bytes, &self.options, provider)
+            .map_err(|source| self.fail(LoadReason::Refused { provider, source }))?;
+        self.bind(session)
+    }
+
+    fn bind(&self, session: OrtSession) -> Result<Session, LoadError> {
+        let provider = self.placement.provider;
+        Session::bind(session, &self.inputs, &self.outputs, self.options.max_batch.get(), provider)
+            .map_err(|source| self.fail(LoadReason::Refused { provider, source }))
+    }
+
+    fn fail(&self, reason: LoadReason) -> LoadError {
+        LoadError { path: self.path.clone(), reason }
+    }
+
+    /// The model's inputs, in the order [`Session::write`] counts them.
+    #[must_use]
+    pub fn inputs(&self) -> &Arc<[TensorSpec]> {
+        &self.inputs
+    }
+
+    /// The model's outputs, in the order of [`crate::Outputs::tensor`].
+    #[must_use]
+    pub fn outputs(&self) -> &Arc<[TensorSpec]> {
+        &self.outputs
+    }
+
+    /// What really runs it.
+    #[must_use]
+    pub fn placement(&self) -> &Placement {
+        &self.placement
+    }
+
+    /// The bytes of the model file, for a digest.
+    #[must_use]
+    pub fn file_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Rows of the largest batch.
+    #[must_use]
+    pub fn max_batch(&self) -> NonZeroUsize {
+        self.options.max_batch
+    }
+}
+
+/// Opens the model on the first provider of the preference that starts and takes nodes of it.
+fn choose_provider(
+    library: &Library,
+    path: &Path,
+    bytes: &[u8],
+    options: &ModelOptions,
+) -> Result<(OrtSession, Placement), LoadError> {
+    let fail = |reason| LoadError { path: path.into(), reason };
+    let mut passed_over = Vec::new();
+    for &provider in &options.providers.order {
+        let failure = match provider.missing_from_library() {
+            Some(reason) => reason.to_owned(),
+            None => match build(library, bytes, options, provider) {
+                Ok(session) => {
+                    let placement = Placement::of(&session, provider)
+                        .map_err(|source| fail(LoadReason::Refused { provider, source }))?;
+                    if placement.is_confirmed() {
+                        for (skipped, reason) in &passed_over {
+                            tracing::warn!(path = %path.display(), skipped = %skipped, reason, using = %provider,
+                                "execution provider not available");
+                        }
+                        return Ok((session, placement));
+                    }
+                    format!("it took no node of the graph ({placement})")
+                }
+                // On the CPU nothing but the model itself can be at fault.
+                Err(source) if provider == Provider::Cpu => return Err(fail(LoadReason::Refused { provider, source })),
+                Err(source) => source.to_string(),
+            },
+        };
+        passed_over.push((provider, failure));
+        if options.providers.require {
+            break;
+        }
+    }
+    Err(fail(LoadReason::NoProvider(passed_over)))
+}
+
+fn build(library: &Library, bytes: &[u8], options: &ModelOptions, provider: Provider) -> ort::Result<OrtSession> {
+    SessionBuilder::new(&library.environment)?
+        .with_optimization_level(GraphOptimizationLevel::All)?
+        .with_intra_threads(options.intra_op_threads.get())?
+        .with_inter_threads(1)?
+        .with_intra_op_spinning(false)?
+        .with_inter_op_spinning(false)?
+        .with_config_entry(Placement::RECORD_KEY, "1")?
+        .with_execution_providers(provider.dispatch(options.providers.device))?
+        .commit_from_memory(bytes)
+}
+
+fn specs(kind: &str, outlets: &[Outlet]) -> Result<Arc<[TensorSpec]>, String> {
+    outlets.iter().map(|outlet| spec(kind, outlet)).collect()
+}
+
+fn spec(kind: &str, outlet: &Outlet) -> Result<TensorSpec, String> {
+    let name = outlet.name();
+    let ValueType::Tensor { ty, shape, .. } = outlet.dtype() else {
+        return Err(format!("{kind} `{name}` is not a tensor"));
+    };
+    let dtype =
+        data_type(*ty).ok_or_else(|| format!("{kind} `{name}` has the element type {ty}, which has no fixed size"))?;
+    let [batch, row @ ..] = &shape[..] else {
+        return Err(format!("{kind} `{name}` has no axes; expected a batch axis first"));
+    };
+    if *batch != -1 {
+        return Err(format!("{kind} `{name}` has a first axis of {batch}; expected a dynamic batch axis"));
+    }
+    let row_shape =
+        row.iter().map(|&axis| usize::try_from(axis)).collect::<Result<Vec<_>, _>>().map_err(|_| {
+            format!("{kind} `{name}` has the shape {:?}; only the first axis may be dynamic", &shape[..])
+        })?;
+    Ok(TensorSpec { name: name.to_owned(), dtype, row_shape })
+}
+
+fn data_type(element: TensorElementType) -> Option<DataType> {
+    Some(match element {
+        TensorElementType::Bool => DataType::Bool,
+        TensorElementType::Uint8 => DataType::Uint8,
+        TensorElementType::Uint16 => DataType::Uint16,
+        TensorElementType::Uint32 => DataType::Uint32,
+        TensorElementType::Uint64 => DataType::Uint64,
+        TensorElementType::Int8 => DataType::Int8,
+        TensorElementType::Int16 => DataType::Int16,
+        TensorElementType::Int32 => DataType::Int32,
+        TensorElementType::Int64 => DataType::Int64,
+        TensorElementType::Float16 => DataType::Fp16,
+        TensorElementType::Float32 => DataType::Fp32,
+        TensorElementType::Float64 => DataType::Fp64,
+        TensorElementType::Bfloat16 => DataType::Bf16,
+        _ => return None,
+    })
+}
+
+pub(crate) fn element_type(dtype: DataType) -> TensorElementType {
+    match dtype {
+        DataType::Bool => TensorElementType::Bool,
+        DataType::Uint8 => TensorElementType::Uint8,
+        DataType::Uint16 => TensorElementType::Uint16,
+        DataType::Uint32 => TensorElementType::Uint32,
+        DataType::Uint64 => TensorElementType::Uint64,
+        DataType::Int8 => TensorElementType::Int8,
+        DataType::Int16 => TensorElementType::Int16,
+        DataType::Int32 => TensorElementType::Int32,
+        DataType::Int64 => TensorElementType::Int64,
+        DataType::Fp16 => TensorElementType::Float16,
+        DataType::Fp32 => TensorElementType::Float32,
+        DataType::Fp64 => TensorElementType::Float64,
+        DataType::Bf16 => TensorElementType::Bfloat16,
+    }
+}
