@@ -5,8 +5,8 @@
 //!
 //! 1. the path the caller configured (only that one, when given);
 //! 2. the path in the environment variable `ORT_DYLIB_PATH` (only that one, when set);
-//! 3. `.volley/lib/` in the working directory or in a folder above the running program (the set-up script fills it from
-//!    the pinned `onnxruntime` Python wheel);
+//! 3. `.volley/lib/` in the working directory, the running program's folder, or a folder above one of them (the set-up
+//!    script fills it from the pinned `onnxruntime` Python wheel);
 //! 4. the system's own search path (`libonnxruntime.so.1`, `libonnxruntime.so`).
 
 use std::env;
@@ -113,16 +113,12 @@ fn candidates(configured: Option<&Path>) -> Vec<Candidate> {
         return vec![Candidate { path: path.into(), origin: ENVIRONMENT_VARIABLE }];
     }
     let mut found = Vec::new();
-    for folder in setup_folders() {
-        let path = newest_library_in(&folder).unwrap_or_else(|| folder.join("libonnxruntime.so"));
-        let candidate = Candidate { path, origin: "set-up folder" };
-        if !found.contains(&candidate) {
-            found.push(candidate);
-        }
-    }
-    // A program deep in a folder has many folders above it: those without a library are worth a line only if none has.
-    if found.iter().any(|candidate| candidate.path.exists()) {
-        found.retain(|candidate| candidate.path.exists());
+    let folders: Vec<PathBuf> = setup_folders().collect();
+    match folders.iter().find_map(|folder| newest_library_in(folder)) {
+        Some(path) => found.push(Candidate { path, origin: "set-up folder" }),
+        None => found.extend(
+            folders.into_iter().take(1).map(|path| Candidate { path, origin: "set-up folder, and the same above" }),
+        ),
     }
     for name in ["libonnxruntime.so.1", "libonnxruntime.so"] {
         found.push(Candidate { path: name.into(), origin: "system" });
@@ -132,10 +128,10 @@ fn candidates(configured: Option<&Path>) -> Vec<Candidate> {
 
 fn setup_folders() -> impl Iterator<Item = PathBuf> {
     let working = env::current_dir().ok();
-    let program = env::current_exe().ok();
-    let above: Vec<PathBuf> =
-        program.iter().flat_map(|path| path.ancestors().skip(1).take(5)).map(Path::to_path_buf).collect();
-    working.into_iter().chain(above).map(|folder| folder.join(SETUP_FOLDER))
+    let program = env::current_exe().ok().and_then(|path| Some(path.parent()?.to_path_buf()));
+    let starts: Vec<PathBuf> = working.into_iter().chain(program).collect();
+    let folders: Vec<PathBuf> = starts.iter().flat_map(|start| start.ancestors()).map(Path::to_path_buf).collect();
+    folders.into_iter().map(|folder| folder.join(SETUP_FOLDER))
 }
 
 /// The last by name of `libonnxruntime.so*`: wheels name the file with its version.
@@ -171,13 +167,18 @@ fn open(path: &Path) -> Result<Library, String> {
 /// Asks the library for its version, as `ort` does but does not tell.
 fn version_of(path: &Path) -> Result<String, String> {
     // SAFETY: loading runs the library's initialisers; it is the ONNX Runtime the user named, about to be loaded anyway.
-    let library = unsafe { libloading::Library::new(path) }.map_err(|e| e.to_string())?;
+    let library = unsafe { libloading::Library::new(path) }.map_err(|e| with_source(&e))?;
     // SAFETY: `OrtGetApiBase` has had this signature since the C API's first version.
     let api_base = unsafe { library.get::<unsafe extern "C" fn() -> *const ort::sys::OrtApiBase>(b"OrtGetApiBase") }
         .map_err(|_| "not ONNX Runtime: it does not export OrtGetApiBase".to_owned())?;
     // SAFETY: the base is static inside the library, and so is the NUL-terminated version string.
     let version = unsafe { CStr::from_ptr(((*api_base()).GetVersionString)()) };
     Ok(version.to_string_lossy().into_owned())
+}
+
+/// The loader keeps what went wrong in the source of its error.
+fn with_source(error: &dyn std::error::Error) -> String {
+    error.source().map_or_else(|| error.to_string(), |source| format!("{error}: {source}"))
 }
 
 fn forward_log(level: LogLevel, category: &str, _id: &str, location: &str, message: &str) {

@@ -1,0 +1,55 @@
+//! Plain ONNX Runtime on one thread: the yardstick that everything else is measured against.
+//!
+//! Runs a model file in a loop with nothing around it and prints, for each batch size, one JSON object a line:
+//!
+//! ```sh
+//! taskset -c 0 cargo run --release -p volley-gpu-runtime --example raw -- \
+//!     .volley/lib/libonnxruntime.so.1.32.0 models/repository/cnn_lstm/1/model.onnx 2 1 8 32
+//! ```
+//!
+//! The arguments are the library, the model, the seconds for each batch size, and the batch sizes. The model has one
+//! float32 input.
+
+use std::error::Error;
+use std::io::{Write, stdout};
+use std::time::{Duration, Instant};
+
+use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
+use ort::value::{TensorRef, ValueType};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut arguments = std::env::args().skip(1);
+    let usage = "usage: raw LIBRARY.so MODEL.onnx SECONDS BATCH...";
+    let library = arguments.next().ok_or(usage)?;
+    let model = arguments.next().ok_or(usage)?;
+    let seconds: f64 = arguments.next().ok_or(usage)?.parse()?;
+    let sizes: Vec<usize> = arguments.map(|size| size.parse()).collect::<Result<_, _>>()?;
+
+    let environment = ort::init_from(std::path::absolute(library)?)?.with_telemetry(false).build()?;
+    let mut session = SessionBuilder::new(&environment)?
+        .with_optimization_level(GraphOptimizationLevel::All)?
+        .with_intra_threads(1)?
+        .with_inter_threads(1)?
+        .with_intra_op_spinning(false)?
+        .commit_from_file(&model)?;
+    let ValueType::Tensor { shape, .. } = session.inputs()[0].dtype().clone() else { return Err("not a tensor".into()) };
+    let row: usize = shape.iter().skip(1).map(|&axis| axis as usize).product();
+    for size in sizes {
+        let values: Vec<f32> = (0..size * row).map(|i| ((i * 2_654_435_761) % 2000) as f32 / 1000.0 - 1.0).collect();
+        let mut dims = shape.to_vec();
+        dims[0] = size as i64;
+        let mut run = || session.run(ort::inputs![TensorRef::from_array_view((dims.clone(), &values[..]))?]).map(|_| ());
+        for _ in 0..3 {
+            run()?;
+        }
+        let (started, limit) = (Instant::now(), Duration::from_secs_f64(seconds));
+        let mut samples = 0;
+        while started.elapsed() < limit {
+            run()?;
+            samples += size;
+        }
+        let rate = samples as f64 / started.elapsed().as_secs_f64();
+        writeln!(stdout(), "{{\"batch\":{size},\"samples_per_second\":{rate:.1}}}")?;
+    }
+    Ok(())
+}

@@ -1,0 +1,288 @@
+//! Configuration: built-in defaults, then a TOML file, then environment variables, then the command line.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use figment::Figment;
+use figment::providers::{Env, Format, Serialized, Toml};
+use figment::value::Value;
+use serde::{Deserialize, Serialize};
+
+/// Environment variables are named `VOLLEY_<SECTION>__<FIELD>`, for example `VOLLEY_HTTP__PORT`.
+const ENVIRONMENT_PREFIX: &str = "VOLLEY_";
+
+/// Everything the server can be told. Durations are written with their unit: `"500us"`, `"2ms"`, `"1s"`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Folder of models, laid out as Triton lays it out. Unset: the models that ship with Volley.
+    pub model_repository: Option<PathBuf>,
+    /// Settings of single models, by name.
+    pub models: BTreeMap<String, ModelConfig>,
+    /// The listener that answers inference requests.
+    pub http: HttpConfig,
+    /// The listener that answers `/metrics`.
+    pub metrics: MetricsConfig,
+    /// How models are run.
+    pub runtime: RuntimeConfig,
+    /// How requests wait and are gathered.
+    pub scheduler: SchedulerConfig,
+    /// The result cache.
+    pub cache: CacheConfig,
+    /// What is logged, and how.
+    pub log: LogConfig,
+    /// How the server leaves.
+    pub shutdown: ShutdownConfig,
+}
+
+/// Settings of one model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ModelConfig {
+    /// Variants that are loaded; the first is the default, the others are picked by the request parameter `variant`.
+    /// Empty: `int8` if the model has it, else `fp32`, else whatever there is.
+    pub variants: Vec<String>,
+    /// Rows of the largest batch, and so of the largest request.
+    pub max_batch: NonZeroUsize,
+    /// Largest difference from the golden outputs at which the model is still taken to be right.
+    pub golden_tolerance: f32,
+    /// Whether NaN and infinities are let through to the model.
+    pub allow_non_finite: bool,
+}
+
+/// The inference listener.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HttpConfig {
+    /// Address to listen on. There is no authentication yet, so the default is this machine only.
+    pub host: IpAddr,
+    /// Port; 0 takes a free one, which the log names.
+    pub port: u16,
+    /// Threads that read requests and write responses. Unset: one for each eight cores.
+    pub threads: Option<NonZeroUsize>,
+    /// Largest request body, in bytes.
+    pub max_body_bytes: usize,
+}
+
+/// The metrics listener.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MetricsConfig {
+    /// Address to listen on.
+    pub host: IpAddr,
+    /// Port; 0 takes a free one, which the log names.
+    pub port: u16,
+}
+
+/// How models are run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RuntimeConfig {
+    /// The ONNX Runtime library. Unset: looked for in the environment, the set-up folder and the system.
+    pub library: Option<PathBuf>,
+    /// Execution providers, most wanted first: `tensorrt`, `cuda`, `cpu`.
+    pub providers: Vec<String>,
+    /// Refuse to start on anything but the first provider.
+    pub require: bool,
+    /// Index of the GPU.
+    pub device: i32,
+    /// Threads that run batches, each with its own session. Unset: one for each core on the CPU, one on a GPU.
+    pub workers: Option<NonZeroUsize>,
+    /// Threads within one operator. One is best unless there are fewer workers than cores.
+    pub intra_op_threads: NonZeroUsize,
+}
+
+/// How requests wait and are gathered.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SchedulerConfig {
+    /// Requests each priority lane holds before it refuses more.
+    pub lane_capacity: NonZeroUsize,
+    /// Longest time a request is held back for the sake of a fuller batch.
+    #[serde(with = "humantime_serde")]
+    pub max_wait: Duration,
+    /// A request rises by one lane each time it has waited this long.
+    #[serde(with = "humantime_serde")]
+    pub aging_interval: Duration,
+}
+
+/// The result cache.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CacheConfig {
+    /// Whether results are kept at all.
+    pub enabled: bool,
+    /// Bytes kept in memory.
+    pub capacity_bytes: u64,
+    /// How long a result is kept. Results of one model file never change, so this bounds memory, not error.
+    #[serde(with = "humantime_serde")]
+    pub time_to_live: Duration,
+}
+
+/// What is logged, and how.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogConfig {
+    /// `human` or `json`.
+    pub format: LogFormat,
+    /// Levels by target, for example `info` or `warn,volley_server=debug`.
+    pub filter: String,
+}
+
+/// The form of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+/// How the server leaves.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ShutdownConfig {
+    /// Connections that are idle when the server is told to leave may still bring a request for this long. Each is
+    /// answered, and told to close.
+    #[serde(with = "humantime_serde")]
+    pub linger: Duration,
+    /// Longest time to finish what was accepted.
+    #[serde(with = "humantime_serde")]
+    pub grace: Duration,
+}
+
+impl Default for ModelConfig {
+    fn default() -> Self {
+        Self {
+            variants: Vec::new(),
+            max_batch: nonzero(32),
+            golden_tolerance: 1e-3,
+            allow_non_finite: false,
+        }
+    }
+}
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        Self { host: IpAddr::V4(Ipv4Addr::LOCALHOST), port: 8000, threads: None, max_body_bytes: 16 << 20 }
+    }
+}
+
+impl Default for MetricsConfig {
+    fn default() -> Self {
+        Self { host: IpAddr::V4(Ipv4Addr::LOCALHOST), port: 8002 }
+    }
+}
+
+impl Default for RuntimeConfig {
+    fn default() -> Self {
+        Self {
+            library: None,
+            providers: vec!["cuda".into(), "cpu".into()],
+            require: false,
+            device: 0,
+            workers: None,
+            intra_op_threads: nonzero(1),
+        }
+    }
+}
+
+impl Default for SchedulerConfig {
+    fn default() -> Self {
+        Self {
+            lane_capacity: nonzero(4096),
+            max_wait: Duration::from_millis(2),
+            aging_interval: Duration::from_millis(50),
+        }
+    }
+}
+
+impl Default for CacheConfig {
+    fn default() -> Self {
+        Self { enabled: true, capacity_bytes: 64 << 20, time_to_live: Duration::from_secs(300) }
+    }
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { format: LogFormat::Human, filter: "info".into() }
+    }
+}
+
+impl Default for ShutdownConfig {
+    fn default() -> Self {
+        Self { linger: Duration::from_millis(250), grace: Duration::from_secs(25) }
+    }
+}
+
+fn nonzero(value: usize) -> NonZeroUsize {
+    NonZeroUsize::new(value).expect("the defaults are not zero")
+}
+
+impl Config {
+    /// Reads the configuration: defaults, then `file` (or `volley.toml` in the working directory, if it is there), then
+    /// the environment, then `overrides`: paths such as `http.port` with the value the command line gave.
+    ///
+    /// # Errors
+    /// A report with a line for each value that is wrong: where it came from, its path, and what was expected.
+    pub fn read(
+        file: Option<&Path>,
+        overrides: impl IntoIterator<Item = (&'static str, Value)>,
+    ) -> Result<Self, String> {
+        if let Some(file) = file
+            && !file.is_file()
+        {
+            return Err(format!("the configuration file {} does not exist", file.display()));
+        }
+        let file = file.unwrap_or(Path::new("volley.toml"));
+        let layers = Figment::from(Serialized::defaults(Self::default()))
+            .merge(Toml::file(file))
+            .merge(Env::prefixed(ENVIRONMENT_PREFIX).split("__"));
+        let figment = overrides.into_iter().fold(layers, |layers, (path, value)| layers.merge((path, value)));
+        figment.extract().map_err(|errors| {
+            let lines: Vec<String> = errors.into_iter().map(|error| format!("  {error}")).collect();
+            format!("the configuration is wrong:\n{}", lines.join("\n"))
+        })
+    }
+
+    /// The settings of the model `name`.
+    #[must_use]
+    pub fn model(&self, name: &str) -> ModelConfig {
+        self.models.get(name).cloned().unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_serve_without_a_file() {
+        assert_eq!(Config::read(None, []), Ok(Config::default()));
+    }
+
+    #[test]
+    fn the_command_line_wins_over_the_file_and_durations_carry_units() {
+        let file = std::env::temp_dir().join(format!("volley-config-{}.toml", std::process::id()));
+        std::fs::write(&file, "[http]\nport = 1\n[scheduler]\nmax_wait = \"500us\"\n[models.net]\nvariants = [\"fp32\"]\n")
+            .expect("the temporary folder is writable");
+        let config = Config::read(Some(&file), [("http.port", 7.into())]).expect("it is right");
+        assert_eq!((config.http.port, config.scheduler.max_wait), (7, Duration::from_micros(500)));
+        assert_eq!((config.model("net").variants, config.model("other")), (vec!["fp32".to_owned()], ModelConfig::default()));
+
+        std::fs::write(&file, "[http]\nprot = 1\n").expect("the temporary folder is writable");
+        let message = Config::read(Some(&file), []).expect_err("a typing error");
+        assert!(message.contains("prot") && message.contains("port") && message.contains("volley-config"), "{message}");
+        std::fs::remove_file(file).expect("it was made above");
+    }
+
+    #[test]
+    fn a_file_that_is_named_must_exist() {
+        let message = Config::read(Some(Path::new("/nowhere/volley.toml")), []).expect_err("it does not exist");
+        assert!(message.contains("/nowhere/volley.toml"), "{message}");
+    }
+}

@@ -1,0 +1,168 @@
+//! The hot route: `POST /v2/models/{model}[/versions/{version}]/infer`.
+
+use std::borrow::Cow;
+use std::time::Instant;
+
+use axum::body::Body;
+use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, RETRY_AFTER};
+use axum::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::BodyExt;
+use hyper::body::{Body as _, Incoming};
+use percent_encoding::percent_decode_str;
+use volley_scheduler::Handoff;
+use volley_telemetry::request_id;
+
+use super::listener::Edge;
+use crate::codec::{Encoded, Pieces};
+use crate::error::ApiError;
+use crate::pipeline::Call;
+
+const JSON_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The model an inference request names.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Target {
+    model: String,
+    version: Option<String>,
+}
+
+impl Target {
+    /// Recognises an inference request by method and path.
+    pub(super) fn of<B>(request: &Request<B>) -> Option<Self> {
+        if request.method() != Method::POST {
+            return None;
+        }
+        Self::of_path(request.uri().path())
+    }
+
+    fn of_path(path: &str) -> Option<Self> {
+        let rest = path.strip_prefix("/v2/models/")?.strip_suffix("/infer")?;
+        let decode = |text: &str| percent_decode_str(text).decode_utf8().ok().map(Cow::into_owned);
+        match rest.split_once("/versions/") {
+            None if !rest.contains('/') => Some(Self { model: decode(rest)?, version: None }),
+            Some((model, version)) if !model.contains('/') && !version.contains('/') => {
+                Some(Self { model: decode(model)?, version: Some(decode(version)?) })
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Reads the request, has it answered, and writes the response, whatever it is.
+pub(super) async fn answer(
+    edge: &Edge,
+    handoff: &Handoff,
+    target: &Target,
+    request: Request<Incoming>,
+    arrival: Instant,
+) -> Response<Body> {
+    let id = request_id(request.headers().get(REQUEST_ID).map(HeaderValue::as_bytes));
+    let result = infer(edge, handoff, target, request, arrival).await;
+    let mut response = match result {
+        Ok(encoded) => success(encoded),
+        Err(error) => {
+            tracing::info!(request_id = %id, model = target.model, status = error.status.as_u16(), error = error.message, "request refused");
+            failure(&error)
+        }
+    };
+    if let Ok(id) = HeaderValue::from_str(id.as_str()) {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
+    response
+}
+
+async fn infer(
+    edge: &Edge,
+    handoff: &Handoff,
+    target: &Target,
+    request: Request<Incoming>,
+    arrival: Instant,
+) -> Result<Encoded, ApiError> {
+    let json_length = json_length(request.headers())?;
+    if let Some(encoding) = request.headers().get(CONTENT_ENCODING).filter(|&value| value != "identity") {
+        let message = format!("header Content-Encoding: {encoding:?} is not offered; send the body as it is");
+        return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
+    }
+    let body = read_body(request.into_body(), edge.max_body_bytes).await?;
+    let call = Call { model: &target.model, version: target.version.as_deref(), body, json_length, arrival };
+    edge.pipeline.infer(handoff, call).await
+}
+
+fn json_length(headers: &HeaderMap) -> Result<Option<usize>, ApiError> {
+    let Some(value) = headers.get(JSON_LENGTH) else { return Ok(None) };
+    let number = value.to_str().ok().and_then(|text| text.trim().parse().ok());
+    number.map(Some).ok_or_else(|| {
+        ApiError::invalid("header Inference-Header-Content-Length", format!("{value:?}; expected a number of bytes"))
+    })
+}
+
+async fn read_body(mut body: Incoming, limit: usize) -> Result<Pieces, ApiError> {
+    let too_large = || {
+        let message = format!("body: more than {limit} bytes; send fewer rows, or raise http.max_body_bytes");
+        ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, message)
+    };
+    // A length that was announced is refused before it is read.
+    if body.size_hint().lower() > limit as u64 {
+        return Err(too_large());
+    }
+    let mut pieces = Pieces::default();
+    let mut length = 0;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| ApiError::invalid("body", format!("ended early: {error}")))?;
+        if let Ok(data) = frame.into_data() {
+            length += data.len();
+            if length > limit {
+                return Err(too_large());
+            }
+            pieces.push(data);
+        }
+    }
+    Ok(pieces)
+}
+
+fn success(encoded: Encoded) -> Response<Body> {
+    let mut response = Response::new(Body::from(encoded.body));
+    let headers = response.headers_mut();
+    match encoded.json_length {
+        Some(length) => {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+            headers.insert(JSON_LENGTH, HeaderValue::from(length));
+        }
+        None => {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        }
+    }
+    response
+}
+
+/// An error as the protocol writes it: `{"error": "..."}`.
+pub(super) fn failure(error: &ApiError) -> Response<Body> {
+    let body = serde_json::json!({ "error": error.message }).to_string();
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = error.status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if let Some(after) = error.retry_after {
+        headers.insert(RETRY_AFTER, HeaderValue::from(after.as_secs().max(1)));
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_inference_paths_are_taken_and_names_are_decoded() {
+        let target = |model: &str, version: Option<&str>| {
+            Some(Target { model: model.into(), version: version.map(str::to_owned) })
+        };
+        assert_eq!(Target::of_path("/v2/models/net/infer"), target("net", None));
+        assert_eq!(Target::of_path("/v2/models/net/versions/3/infer"), target("net", Some("3")));
+        assert_eq!(Target::of_path("/v2/models/a%20b/infer"), target("a b", None));
+        for other in ["/v2/models/net", "/v2/models/a/b/infer", "/v2/models/net/versions/1/2/infer", "/v2/models/%ff/infer"] {
+            assert_eq!(Target::of_path(other), None, "{other}");
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! The HTTP edge: threads that accept connections, read requests and write responses.
+
+mod infer;
+mod listener;
+mod metrics;
+mod routes;
+
+pub use listener::{Edge, IoThreads, Phase};
+pub use metrics::serve_metrics;

@@ -1,0 +1,116 @@
+//! The routes that are not hot: health and metadata.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::{Method, Response, StatusCode, Uri};
+use axum::response::{IntoResponse, Json};
+use axum::routing::get;
+use serde::Serialize;
+use volley_gpu_runtime::TensorSpec;
+
+use super::infer::failure;
+use super::listener::{Edge, Phase};
+use crate::error::ApiError;
+
+/// The protocol's extensions that are offered.
+const EXTENSIONS: [&str; 1] = ["binary_tensor_data"];
+
+pub(super) fn router(edge: Arc<Edge>) -> Router {
+    let model = get(model_metadata);
+    let ready = get(model_ready);
+    Router::new()
+        .route("/v2", get(server_metadata))
+        .route("/v2/", get(server_metadata))
+        .route("/v2/health/live", get(|| async { StatusCode::OK }))
+        .route("/v2/health/ready", get(server_ready))
+        .route("/v2/models/{model}", model.clone())
+        .route("/v2/models/{model}/versions/{version}", model)
+        .route("/v2/models/{model}/ready", ready.clone())
+        .route("/v2/models/{model}/versions/{version}/ready", ready)
+        .fallback(no_such_route)
+        .method_not_allowed_fallback(wrong_method)
+        .with_state(edge)
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response<Body> {
+        failure(&self)
+    }
+}
+
+#[derive(Serialize)]
+struct ServerMetadata {
+    name: &'static str,
+    version: &'static str,
+    extensions: [&'static str; 1],
+}
+
+async fn server_metadata() -> Json<ServerMetadata> {
+    Json(ServerMetadata { name: "volley", version: env!("CARGO_PKG_VERSION"), extensions: EXTENSIONS })
+}
+
+async fn server_ready(State(edge): State<Arc<Edge>>) -> StatusCode {
+    if *edge.phase.borrow() == Phase::Serving { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
+}
+
+/// The path's model, and its version if there is one.
+#[derive(serde::Deserialize)]
+struct ModelPath {
+    model: String,
+    version: Option<String>,
+}
+
+#[derive(Serialize)]
+struct ModelMetadata {
+    name: String,
+    versions: Vec<String>,
+    platform: &'static str,
+    inputs: Vec<TensorMetadata>,
+    outputs: Vec<TensorMetadata>,
+}
+
+#[derive(Serialize)]
+struct TensorMetadata {
+    name: String,
+    datatype: &'static str,
+    /// -1 for the batch axis, as the protocol writes a dynamic axis.
+    shape: Vec<i64>,
+}
+
+impl From<&TensorSpec> for TensorMetadata {
+    fn from(spec: &TensorSpec) -> Self {
+        let shape = std::iter::once(-1).chain(spec.row_shape.iter().map(|&axis| axis as i64)).collect();
+        Self { name: spec.name.clone(), datatype: spec.dtype.name(), shape }
+    }
+}
+
+async fn model_metadata(
+    State(edge): State<Arc<Edge>>,
+    Path(path): Path<ModelPath>,
+) -> Result<Json<ModelMetadata>, ApiError> {
+    let catalog = &edge.pipeline.catalog;
+    let variant = catalog.find(&path.model, path.version.as_deref(), None)?;
+    Ok(Json(ModelMetadata {
+        name: variant.model_name.clone(),
+        versions: catalog.version_names(&path.model)?,
+        platform: "onnxruntime_onnx",
+        inputs: variant.inputs().iter().map(TensorMetadata::from).collect(),
+        outputs: variant.outputs().iter().map(TensorMetadata::from).collect(),
+    }))
+}
+
+async fn model_ready(State(edge): State<Arc<Edge>>, Path(path): Path<ModelPath>) -> Result<StatusCode, ApiError> {
+    edge.pipeline.catalog.find(&path.model, path.version.as_deref(), None)?;
+    Ok(StatusCode::OK)
+}
+
+async fn no_such_route(method: Method, uri: Uri) -> ApiError {
+    ApiError::not_found(format!("nothing answers {method} {}; the protocol's routes are under /v2", uri.path()))
+}
+
+async fn wrong_method(method: Method, uri: Uri) -> ApiError {
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, format!("{} does not answer {method}", uri.path()))
+}

@@ -1,0 +1,184 @@
+//! The way of a request, from a body to a body.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hyper::StatusCode;
+use tokio::time::timeout_at;
+use volley_cache::{Cache, Followed, Key, Keyer, Lead, Lookup, Rank};
+use volley_gpu_runtime::Outputs;
+use volley_scheduler::{Failure, Handoff, Priority, Request, SubmitError};
+
+use crate::catalog::{Catalog, ServedVariant};
+use crate::codec::{self, Encoded, Envelope, InferRequest, Pieces};
+use crate::engine::{DeviceScheduler, Job};
+use crate::error::ApiError;
+
+/// What every request goes through.
+#[derive(Debug)]
+pub struct Pipeline {
+    /// What is served.
+    pub catalog: Arc<Catalog>,
+    /// Where misses are computed.
+    pub scheduler: DeviceScheduler,
+    /// Where results are kept, if they are.
+    pub cache: Option<Cache>,
+    /// Makes cache keys.
+    pub keyer: Keyer,
+}
+
+/// One call, as an edge read it.
+#[derive(Debug)]
+pub struct Call<'a> {
+    /// The model named in the path.
+    pub model: &'a str,
+    /// The version named in the path.
+    pub version: Option<&'a str>,
+    /// The body.
+    pub body: Pieces,
+    /// The value of `Inference-Header-Content-Length`.
+    pub json_length: Option<usize>,
+    /// When the request's head was read: deadlines and latency count from here.
+    pub arrival: Instant,
+}
+
+/// What a request asks of the scheduler and of a shared flight.
+#[derive(Debug, Clone, Copy)]
+struct Urgency {
+    priority: Priority,
+    deadline: Option<Instant>,
+}
+
+impl Pipeline {
+    /// Answers one inference request. `handoff` belongs to the runtime this runs on.
+    ///
+    /// # Errors
+    /// [`ApiError`] that says what was wrong with the request, or why it was not computed.
+    pub async fn infer(&self, handoff: &Handoff, call: Call<'_>) -> Result<Encoded, ApiError> {
+        let (json, binary) = codec::split(call.body, call.json_length)?;
+        let envelope = Envelope::read(&json, binary)?;
+        let parameters = envelope.parameters();
+        let urgency = Urgency {
+            priority: parameters.priority(),
+            deadline: parameters.timeout().and_then(|timeout| call.arrival.checked_add(timeout)),
+        };
+        let use_cache = parameters.cache != Some(false);
+        let variant = self.catalog.find(call.model, call.version, parameters.variant.as_deref())?;
+        let bound = envelope.bind(variant.interface());
+        let result = match bound {
+            Ok(mut request) => {
+                let outputs = match &self.cache {
+                    Some(cache) if use_cache => self.cached(cache, handoff, variant, &mut request, urgency).await,
+                    _ => self.compute(handoff, variant, &mut request, urgency).await,
+                };
+                outputs.map(|outputs| {
+                    codec::encode(&variant.model_name, &variant.version, &request, variant.outputs(), &outputs)
+                })
+            }
+            Err(error) => Err(error),
+        };
+        match &result {
+            Ok(_) => variant.metrics.request_completed(urgency.priority.lane(), call.arrival.elapsed()),
+            Err(error) => variant.metrics.request_failed(urgency.priority.lane(), error.status.as_u16()),
+        }
+        result
+    }
+
+    /// Looks for the result in the cache, joins whoever computes it already, or computes it for all who ask.
+    async fn cached(
+        &self,
+        cache: &Cache,
+        handoff: &Handoff,
+        variant: &ServedVariant,
+        request: &mut InferRequest,
+        urgency: Urgency,
+    ) -> Result<Outputs, ApiError> {
+        let key = self.key(variant, request);
+        let rank = Rank { priority: urgency.priority.lane() as u8, deadline: urgency.deadline };
+        let lead = match cache.lookup(key, rank) {
+            Lookup::Hit(bytes) => return self.from_cache(bytes, variant, request),
+            Lookup::Lead(lead) => lead,
+            Lookup::Follow(follow) => match in_time(urgency.deadline, follow).await? {
+                Followed::Value(bytes) => return self.from_cache(bytes, variant, request),
+                Followed::Lead(lead) => lead,
+            },
+        };
+        self.lead(lead, handoff, variant, request, urgency).await
+    }
+
+    /// Computes for all who wait. A failure is the leader's own: dropping the lead hands it to the next who waits.
+    async fn lead(
+        &self,
+        lead: Lead,
+        handoff: &Handoff,
+        variant: &ServedVariant,
+        request: &mut InferRequest,
+        urgency: Urgency,
+    ) -> Result<Outputs, ApiError> {
+        let outputs = self.compute(handoff, variant, request, urgency).await?;
+        lead.complete(outputs.to_joined());
+        Ok(outputs)
+    }
+
+    /// Queues the request, and waits for its batch.
+    async fn compute(
+        &self,
+        handoff: &Handoff,
+        variant: &ServedVariant,
+        request: &mut InferRequest,
+        urgency: Urgency,
+    ) -> Result<Outputs, ApiError> {
+        let job = Job { inputs: std::mem::take(&mut request.inputs), rows: request.rows };
+        let mut submission = Request::new(variant.group, job)
+            .priority(urgency.priority)
+            .rows(request.rows.try_into().expect("a request that was checked has rows"))
+            .handoff(handoff);
+        if let Some(deadline) = urgency.deadline {
+            submission = submission.deadline(deadline);
+        }
+        let ticket = self.scheduler.submit(submission).map_err(|refused| refusal(&refused))?;
+        let outcome = in_time(urgency.deadline, ticket).await?;
+        match outcome.result {
+            Ok(Ok(outputs)) => Ok(outputs),
+            Ok(Err(error)) => Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())),
+            Err(Failure::DeadlineExceeded) => Err(ApiError::deadline()),
+            Err(Failure::ShutDown) => Err(ApiError::overloaded("the server is shutting down")),
+            Err(failure) => {
+                Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the batch was not completed: {failure}")))
+            }
+        }
+    }
+
+    fn key(&self, variant: &ServedVariant, request: &InferRequest) -> Key {
+        let mut hasher = self.keyer.hasher().field(&variant.identity.to_bytes()).field(&request.rows.to_le_bytes());
+        for values in &request.inputs {
+            hasher = hasher.field_pieces(values.len(), values.iter());
+        }
+        hasher.finish()
+    }
+
+    fn from_cache(&self, bytes: bytes::Bytes, variant: &ServedVariant, request: &InferRequest) -> Result<Outputs, ApiError> {
+        Outputs::from_joined(bytes, variant.outputs(), request.rows)
+            .ok_or_else(|| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "a cached result has the wrong size"))
+    }
+}
+
+/// Waits no longer than the deadline. What is given up is dropped, which withdraws it.
+async fn in_time<F: Future>(deadline: Option<Instant>, future: F) -> Result<F::Output, ApiError> {
+    match deadline {
+        None => Ok(future.await),
+        Some(deadline) => timeout_at(deadline.into(), future).await.map_err(|_| ApiError::deadline()),
+    }
+}
+
+fn refusal<T>(refused: &SubmitError<T>) -> ApiError {
+    match refused {
+        SubmitError::Full { .. } => ApiError::overloaded(refused.to_string()),
+        SubmitError::Closed { .. } => ApiError::overloaded("the server is shutting down"),
+        SubmitError::DeadlinePassed { .. } => ApiError::deadline(),
+        other => ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, other.to_string()),
+    }
+}
+
+/// How long an overloaded server asks its callers to stay away.
+pub const RETRY_AFTER: Duration = Duration::from_secs(1);

@@ -1,0 +1,189 @@
+//! The server's life: start, serve, drain.
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+use volley_cache::{Cache, Keyer};
+use volley_gpu_runtime::Library;
+use volley_scheduler::Scheduler;
+use volley_telemetry::{Exposition, Host, Recorder};
+
+use crate::catalog::Catalog;
+use crate::config::Config;
+use crate::engine::{DeviceScheduler, Workers};
+use crate::http::{Edge, IoThreads, Phase, serve_metrics};
+use crate::pipeline::Pipeline;
+
+/// How often gauges are read and histograms folded.
+const HOUSEKEEPING: Duration = Duration::from_secs(5);
+
+/// A running server. It serves until [`Server::shut_down`].
+#[derive(Debug)]
+pub struct Server {
+    config: Config,
+    http_address: SocketAddr,
+    metrics_address: SocketAddr,
+    phase: watch::Sender<Phase>,
+    io: IoThreads,
+    workers: Workers,
+    scheduler: DeviceScheduler,
+    metrics_listener: TcpListener,
+    exposition: Arc<Exposition>,
+    pipeline: Arc<Pipeline>,
+}
+
+impl Server {
+    /// Loads the models, warms them up, and starts to serve. When this returns, the server is ready.
+    ///
+    /// # Errors
+    /// [`StartError`] says what could not be had: a port, the ONNX Runtime library, a model.
+    pub fn start(config: Config) -> Result<Self, StartError> {
+        let started = Instant::now();
+        // Ports first: they are what most often goes wrong, and cost nothing to find out.
+        let http_listener = bind("http", config.http.host, config.http.port)?;
+        let metrics_listener = bind("metrics", config.metrics.host, config.metrics.port)?;
+        let (http_address, metrics_address) = (local(&http_listener)?, local(&metrics_listener)?);
+        let exposition = Arc::new(Recorder::install().map_err(StartError::other)?);
+
+        let library = Library::load(config.runtime.library.as_deref()).map_err(StartError::other)?;
+        let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let worker_count = config.runtime.workers.unwrap_or(NonZeroUsize::new(cores).unwrap_or(NonZeroUsize::MIN));
+        let scheduler_config = volley_scheduler::Config {
+            lane_capacity: config.scheduler.lane_capacity,
+            max_wait: config.scheduler.max_wait,
+            aging_interval: config.scheduler.aging_interval,
+            ..Default::default()
+        };
+        let (scheduler, workers) = Scheduler::new(scheduler_config, worker_count);
+        let keyer = Keyer::random();
+        let catalog = Catalog::load(&config, &library, &scheduler, &keyer).map_err(StartError)?;
+        let catalog = Arc::new(catalog);
+        let workers = Workers::start(workers, &catalog).map_err(StartError::other)?;
+
+        let cache = config.cache.enabled.then(|| {
+            Cache::new(volley_cache::CacheConfig {
+                capacity_bytes: config.cache.capacity_bytes,
+                time_to_live: Some(config.cache.time_to_live),
+                ..Default::default()
+            })
+        });
+        let pipeline = Arc::new(Pipeline { catalog, scheduler: scheduler.clone(), cache, keyer });
+        let (phase, phase_seen) = watch::channel(Phase::Serving);
+        let edge = Edge { pipeline: Arc::clone(&pipeline), max_body_bytes: config.http.max_body_bytes, phase: phase_seen };
+        let io_count = config.http.threads.map_or((cores / 8).max(1), NonZeroUsize::get);
+        let io = IoThreads::start(io_count, &http_listener, &Arc::new(edge))
+            .map_err(|error| StartError(format!("the HTTP threads could not be started: {error}")))?;
+        tracing::info!(
+            http = %http_address,
+            metrics = %metrics_address,
+            workers = worker_count,
+            startup_ms = started.elapsed().as_millis() as u64,
+            "ready"
+        );
+        Ok(Self {
+            config,
+            http_address,
+            metrics_address,
+            phase,
+            io,
+            workers,
+            scheduler,
+            metrics_listener,
+            exposition,
+            pipeline,
+        })
+    }
+
+    /// Where inference requests are answered.
+    #[must_use]
+    pub fn http_address(&self) -> SocketAddr {
+        self.http_address
+    }
+
+    /// Where `/metrics` is answered.
+    #[must_use]
+    pub fn metrics_address(&self) -> SocketAddr {
+        self.metrics_address
+    }
+
+    /// Answers `/metrics` and keeps gauges up to date until `stop` completes; then leaves as [`Server::shut_down`] does.
+    ///
+    /// # Errors
+    /// When the metrics listener fails, or not everything accepted was answered within the grace period.
+    pub async fn run_until(self, stop: impl Future<Output = ()>) -> io::Result<()> {
+        let metrics = serve_metrics(self.metrics_listener.try_clone()?, Arc::clone(&self.exposition));
+        let mut host = Host::new();
+        let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
+        let upkeep = async {
+            loop {
+                housekeeping.tick().await;
+                host.sample();
+                self.exposition.upkeep();
+                self.pipeline.publish_gauges();
+            }
+        };
+        tokio::select! {
+            result = metrics => result?,
+            () = upkeep => {}
+            () = stop => {}
+        }
+        self.shut_down()
+    }
+
+    /// Stops accepting, answers everything that was accepted, and ends.
+    ///
+    /// # Errors
+    /// When the grace period ended before everything was answered.
+    pub fn shut_down(self) -> io::Result<()> {
+        let started = Instant::now();
+        let deadline = started + self.config.shutdown.grace;
+        tracing::info!(grace = ?self.config.shutdown.grace, "shutting down");
+        self.phase.send_replace(Phase::Draining);
+        thread::sleep(self.config.shutdown.linger);
+        self.phase.send_replace(Phase::Closing);
+        let busy = self.io.join_until(deadline);
+        self.scheduler.close();
+        if busy > 0 {
+            let text = format!("requests were still open after the grace period of {:?}", self.config.shutdown.grace);
+            return Err(io::Error::new(io::ErrorKind::TimedOut, text));
+        }
+        self.workers.join();
+        tracing::info!(after_ms = started.elapsed().as_millis() as u64, "everything accepted was answered; bye");
+        Ok(())
+    }
+}
+
+fn bind(section: &str, host: IpAddr, port: u16) -> Result<TcpListener, StartError> {
+    TcpListener::bind((host, port)).map_err(|error| {
+        StartError(format!("{section}.port: cannot listen on {host}:{port}: {error}; choose another with --{section}-port"))
+    })
+}
+
+fn local(listener: &TcpListener) -> Result<SocketAddr, StartError> {
+    listener.local_addr().map_err(StartError::other)
+}
+
+/// Why the server could not start, in words for its operator.
+#[derive(Debug)]
+pub struct StartError(String);
+
+impl StartError {
+    #[expect(clippy::needless_pass_by_value, reason = "used as a function for map_err")]
+    fn other(error: impl std::error::Error) -> Self {
+        Self(error.to_string())
+    }
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for StartError {}
