@@ -1,0 +1,222 @@
+//! The real server program on free ports, and a client that can send anything.
+
+#![allow(dead_code, reason = "each test file uses a part")]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+/// One window of the bundled model, in bytes.
+pub const WINDOW_BYTES: usize = 50 * 60 * 4;
+
+/// A server of its own; killed when dropped.
+pub struct ServerProcess {
+    child: Child,
+    /// Where inference requests go.
+    pub http: SocketAddr,
+    /// Where `/metrics` is.
+    pub metrics: SocketAddr,
+    log: Option<std::thread::JoinHandle<Vec<Value>>>,
+}
+
+impl ServerProcess {
+    /// Starts `volley-server` with these settings in its environment, and waits until it is ready.
+    pub fn start(settings: &[(&str, &str)]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_volley-server"));
+        command.args(["--http-port", "0", "--metrics-port", "0", "--log-format", "json"]);
+        command.envs(settings.iter().copied()).stderr(Stdio::piped()).stdin(Stdio::null());
+        let mut child = command.spawn().expect("the server was built");
+        let mut lines = BufReader::new(child.stderr.take().expect("it is piped")).lines();
+        let mut seen = Vec::new();
+        let ready = loop {
+            let Some(Ok(line)) = lines.next() else { panic!("the server ended before it was ready:\n{}", seen.join("\n")) };
+            match serde_json::from_str::<Value>(&line) {
+                Ok(entry) if entry["message"] == "ready" => break entry,
+                _ => seen.push(line),
+            }
+        };
+        let address = |field: &str| -> SocketAddr {
+            let text = ready[field].as_str().unwrap_or_else(|| panic!("no `{field}` in {ready}"));
+            text.parse().expect("an address")
+        };
+        let (http, metrics) = (address("http"), address("metrics"));
+        // The pipe is read to its end, so that the server never waits for room in it.
+        let log = std::thread::spawn(move || {
+            lines.map_while(Result::ok).filter_map(|line| serde_json::from_str(&line).ok()).collect()
+        });
+        Self { child, http, metrics, log: Some(log) }
+    }
+
+    /// Sends SIGTERM.
+    pub fn terminate(&self) {
+        let status = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
+        assert!(status.expect("kill can be run").success());
+    }
+
+    /// Waits for the end; returns whether it was a success, and what was logged after `ready`.
+    pub fn wait(mut self) -> (bool, Vec<Value>) {
+        let status = self.child.wait().expect("it was started");
+        let log = self.log.take().expect("taken once").join().expect("the log is read");
+        (status.success(), log)
+    }
+
+    /// A connection to the inference port.
+    pub fn connect(&self) -> Connection {
+        Connection::to(self.http)
+    }
+}
+
+impl Drop for ServerProcess {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A response, read whole.
+#[derive(Debug)]
+pub struct Reply {
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+}
+
+impl Reply {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&self.body)))
+    }
+
+    /// The text of a refusal.
+    pub fn error(&self) -> String {
+        self.json()["error"].as_str().unwrap_or_else(|| panic!("no error in {}", self.json())).to_owned()
+    }
+
+    /// The values of output `index`, whichever form they came in.
+    pub fn values(&self, index: usize) -> Vec<f32> {
+        let Some(length) = self.header("inference-header-content-length") else {
+            let json = self.json();
+            let data = json["outputs"][index]["data"].as_array().expect("values").clone();
+            return data.iter().map(|value| value.as_f64().expect("a number") as f32).collect();
+        };
+        let length: usize = length.parse().expect("a length");
+        let json: Value = serde_json::from_slice(&self.body[..length]).expect("JSON before the tensors");
+        let size = |i: usize| json["outputs"][i]["parameters"]["binary_data_size"].as_u64().expect("a size") as usize;
+        let start = length + (0..index).map(size).sum::<usize>();
+        let bytes = &self.body[start..start + size(index)];
+        bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
+    }
+}
+
+/// A keep-alive connection that sends what it is given, right or wrong.
+pub struct Connection {
+    stream: BufReader<TcpStream>,
+}
+
+impl Connection {
+    pub fn to(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).expect("the server listens");
+        stream.set_nodelay(true).expect("a socket option");
+        // Only a server that hangs is ever waited for this long.
+        stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a socket option");
+        Self { stream: BufReader::new(stream) }
+    }
+
+    pub fn send(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Reply {
+        self.write(method, path, headers, body);
+        self.read().expect("a reply")
+    }
+
+    pub fn write(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) {
+        let mut message = format!("{method} {path} HTTP/1.1\r\nHost: volley\r\n");
+        if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-length")) {
+            message += &format!("Content-Length: {}\r\n", body.len());
+        }
+        for (name, value) in headers {
+            message += &format!("{name}: {value}\r\n");
+        }
+        message += "\r\n";
+        self.write_raw(&[message.as_bytes(), body].concat());
+    }
+
+    /// Sends bytes as they are. A server that has answered and closed already makes this fail, which is no news.
+    pub fn write_raw(&mut self, bytes: &[u8]) {
+        let _ = self.stream.get_mut().write_all(bytes);
+    }
+
+    /// No more is sent.
+    pub fn finish_sending(&mut self) {
+        let _ = self.stream.get_mut().shutdown(std::net::Shutdown::Write);
+    }
+
+    /// Reads one reply; `None` if the server closed the connection first.
+    pub fn read(&mut self) -> Option<Reply> {
+        let mut line = String::new();
+        self.stream.read_line(&mut line).ok().filter(|&count| count > 0)?;
+        let status = line.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or_else(|| panic!("{line:?}"));
+        let mut headers = Vec::new();
+        loop {
+            line.clear();
+            self.stream.read_line(&mut line).ok()?;
+            let Some((name, value)) = line.trim_end().split_once(':') else { break };
+            headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
+        }
+        let length = headers.iter().find(|(name, _)| name == "content-length").map_or(0, |(_, v)| v.parse().expect("a length"));
+        let mut body = vec![0; length];
+        self.stream.read_exact(&mut body).ok()?;
+        Some(Reply { status, headers, body })
+    }
+
+    pub fn infer(&mut self, body: &Body) -> Reply {
+        let length = body.json_length.map(|length| length.to_string());
+        let headers: Vec<_> =
+            length.iter().map(|length| ("Inference-Header-Content-Length", length.as_str())).collect();
+        self.send("POST", "/v2/models/cnn_lstm/infer", &headers, &body.bytes)
+    }
+}
+
+/// The body of an inference request.
+pub struct Body {
+    pub bytes: Vec<u8>,
+    pub json_length: Option<usize>,
+}
+
+/// A window whose values depend on `seed` alone.
+pub fn window(seed: usize) -> Vec<f32> {
+    (0..3000).map(|i| ((seed * 31 + i * 17) % 101) as f32 / 50.0 - 1.0).collect()
+}
+
+/// A request with binary tensors in both directions and these parameters.
+pub fn binary_request(windows: &[Vec<f32>], parameters: &Value) -> Body {
+    let mut parameters = parameters.clone();
+    parameters["binary_data_output"] = true.into();
+    let size = windows.len() * WINDOW_BYTES;
+    let json = json!({
+        "inputs": [{
+            "name": "input", "shape": [windows.len(), 50, 60], "datatype": "FP32",
+            "parameters": { "binary_data_size": size }
+        }],
+        "parameters": parameters,
+    })
+    .to_string();
+    let mut bytes = json.into_bytes();
+    let json_length = Some(bytes.len());
+    bytes.extend(windows.iter().flatten().flat_map(|value| value.to_le_bytes()));
+    Body { bytes, json_length }
+}
+
+/// A request in JSON alone.
+pub fn json_request(windows: &[Vec<f32>], parameters: &Value) -> Body {
+    let data: Vec<f32> = windows.iter().flatten().copied().collect();
+    let json = json!({
+        "inputs": [{ "name": "input", "shape": [windows.len(), 50, 60], "datatype": "FP32", "data": data }],
+        "parameters": parameters,
+    });
+    Body { bytes: json.to_string().into_bytes(), json_length: None }
+}

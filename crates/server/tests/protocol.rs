@@ -1,0 +1,160 @@
+//! Whole journeys over HTTP through the real program.
+
+mod common;
+
+use common::{Connection, ServerProcess, binary_request, json_request, window};
+use serde_json::json;
+
+const BOTH_VARIANTS: (&str, &str) = ("VOLLEY_MODELS__CNN_LSTM__VARIANTS", r#"["int8","fp32"]"#);
+
+#[test]
+fn health_and_metadata_answer_as_the_protocol_says() {
+    let server = ServerProcess::start(&[]);
+    let mut connection = server.connect();
+    let mut get = |path: &str| connection.send("GET", path, &[], b"");
+    for path in ["/v2/health/live", "/v2/health/ready", "/v2/models/cnn_lstm/ready", "/v2/models/cnn_lstm/versions/1/ready"] {
+        assert_eq!(get(path).status, 200, "{path}");
+    }
+    let metadata = get("/v2/models/cnn_lstm").json();
+    assert_eq!(metadata["versions"], json!(["1"]));
+    assert_eq!(metadata["inputs"], json!([{ "name": "input", "datatype": "FP32", "shape": [-1, 50, 60] }]));
+    assert_eq!(metadata["outputs"][1], json!({ "name": "prediction", "datatype": "FP32", "shape": [-1, 3] }));
+    assert_eq!(get("/v2").json()["name"], "volley");
+    let missing = get("/v2/models/other");
+    assert_eq!(missing.status, 404);
+    assert!(missing.error().contains("`other` is not served; served: cnn_lstm"), "{}", missing.error());
+    assert_eq!(get("/v2/models/cnn_lstm/versions/9").status, 404);
+    assert_eq!(get("/elsewhere").status, 404);
+    assert_eq!(connection.send("DELETE", "/v2", &[], b"").status, 405);
+}
+
+#[test]
+fn json_and_binary_requests_get_the_same_answer_and_keep_their_id() {
+    let server = ServerProcess::start(&[]);
+    let mut connection = server.connect();
+    let windows: Vec<_> = (0..7).map(window).collect();
+    let binary = connection.infer(&binary_request(&windows, &json!({ "cache": false })));
+    let text = connection.infer(&json_request(&windows, &json!({ "cache": false })));
+    assert_eq!((binary.status, text.status), (200, 200));
+    assert_eq!(text.json()["outputs"][0]["shape"], json!([7, 128]));
+    for output in [0, 1] {
+        assert_eq!(binary.values(output), text.values(output), "output {output}");
+    }
+    let sums = binary.values(1).chunks(3).map(|row| row.iter().sum::<f32>()).collect::<Vec<_>>();
+    assert!(sums.iter().all(|sum| (sum - 1.0).abs() < 1e-5), "probabilities add up to one: {sums:?}");
+
+    let mut body = json_request(&windows[..1], &json!({}));
+    body.bytes = String::from_utf8(body.bytes).expect("JSON").replacen('{', r#"{"id":"order 66","#, 1).into_bytes();
+    let headers = [("x-request-id", "edge-42")];
+    let reply = connection.send("POST", "/v2/models/cnn_lstm/versions/1/infer", &headers, &body.bytes);
+    assert_eq!(reply.json()["id"], "order 66");
+    assert_eq!(reply.header("x-request-id"), Some("edge-42"));
+}
+
+#[test]
+fn only_the_outputs_asked_for_come_back_in_the_order_asked() {
+    let server = ServerProcess::start(&[]);
+    let mut connection = server.connect();
+    let mut request: serde_json::Value =
+        serde_json::from_slice(&json_request(&[window(1)], &json!({})).bytes).expect("JSON");
+    let all = connection.send("POST", "/v2/models/cnn_lstm/infer", &[], request.to_string().as_bytes());
+    request["outputs"] = json!([{ "name": "prediction", "parameters": { "binary_data": true } }]);
+    let one = connection.send("POST", "/v2/models/cnn_lstm/infer", &[], request.to_string().as_bytes());
+    assert_eq!(one.values(0), all.values(1));
+    assert_eq!(one.body.len(), one.header("inference-header-content-length").unwrap().parse::<usize>().unwrap() + 12);
+}
+
+#[test]
+fn the_variant_parameter_picks_among_those_that_are_served() {
+    let server = ServerProcess::start(&[BOTH_VARIANTS]);
+    let mut connection = server.connect();
+    let mut values = |variant: &str| connection.infer(&binary_request(&[window(2)], &json!({ "variant": variant }))).values(0);
+    let (int8, fp32) = (values("int8"), values("fp32"));
+    assert_ne!(int8, fp32);
+    assert!(int8.iter().zip(&fp32).all(|(a, b)| (a - b).abs() < 0.2), "they approximate each other");
+    let default = connection.infer(&binary_request(&[window(2)], &json!({})));
+    assert_eq!(default.values(0), int8, "the first that is configured is the default");
+    let other = connection.infer(&binary_request(&[window(2)], &json!({ "variant": "fp16" })));
+    assert_eq!(other.status, 400);
+    assert!(other.error().contains("expected one of: int8, fp32"), "{}", other.error());
+}
+
+#[test]
+fn a_repeated_request_is_answered_from_the_cache_with_the_same_values() {
+    let server = ServerProcess::start(&[]);
+    let mut connection = server.connect();
+    let request = binary_request(&[window(3), window(4)], &json!({}));
+    let first = connection.infer(&request);
+    let second = connection.infer(&json_request(&[window(3), window(4)], &json!({})));
+    assert_eq!((first.values(0), first.values(1)), (second.values(0), second.values(1)));
+    connection.infer(&binary_request(&[window(3), window(4)], &json!({ "cache": false })));
+    let text = metrics(&server);
+    assert_eq!(sample(&text, "batch_processing_cache_hits_total"), 1.0, "{text}");
+    assert_eq!(sample(&text, "batch_processing_requests_total"), 3.0, "{text}");
+    assert_eq!(sample(&text, "batch_processing_batch_size_count"), 2.0, "two of three were computed\n{text}");
+}
+
+#[test]
+fn a_deadline_that_cannot_be_met_is_told_and_one_that_can_is_met() {
+    let server = ServerProcess::start(&[]);
+    let mut connection = server.connect();
+    let late = connection.infer(&binary_request(&[window(5)], &json!({ "timeout": 1 })));
+    assert_eq!(late.status, 504);
+    assert!(late.error().starts_with("parameters.timeout"), "{}", late.error());
+    let relaxed = json!({ "timeout": 50_000_000, "priority": "critical" });
+    assert_eq!(connection.infer(&binary_request(&[window(5)], &relaxed)).status, 200);
+}
+
+#[test]
+fn answers_do_not_depend_on_who_else_asks_at_the_same_time() {
+    let server = ServerProcess::start(&[]);
+    let uncached = json!({ "cache": false });
+    let alone: Vec<_> = (0..8).map(|seed| server.connect().infer(&binary_request(&[window(seed)], &uncached)).values(0)).collect();
+    std::thread::scope(|scope| {
+        for caller in 0..8 {
+            let (server, alone, uncached) = (&server, &alone, &uncached);
+            scope.spawn(move || {
+                let mut connection = server.connect();
+                for turn in 0..40 {
+                    let seeds: Vec<_> = (0..=(turn + caller) % 3).map(|i| (caller + turn * 3 + i) % 8).collect();
+                    let windows: Vec<_> = seeds.iter().map(|&seed| window(seed)).collect();
+                    let values = connection.infer(&binary_request(&windows, uncached)).values(0);
+                    for (row, &seed) in values.chunks(128).zip(&seeds) {
+                        let diff = row.iter().zip(&alone[seed]).fold(0.0_f32, |d, (a, b)| d.max((a - b).abs()));
+                        assert!(diff <= 1e-6, "window {seed} moved by {diff:e}");
+                    }
+                }
+            });
+        }
+    });
+    let text = metrics(&server);
+    let batches = sample(&text, "batch_processing_batch_size_count");
+    assert!(batches < 8.0 + 8.0 * 40.0, "requests that came together shared batches: {batches}");
+}
+
+#[test]
+fn metrics_keep_requests_and_errors_comparable() {
+    let server = ServerProcess::start(&[]);
+    let mut connection = server.connect();
+    connection.infer(&binary_request(&[window(6)], &json!({ "priority": 1 })));
+    connection.send("POST", "/v2/models/cnn_lstm/infer", &[], b"{\"inputs\":[]}");
+    let text = metrics(&server);
+    assert_eq!(sample(&text, "batch_processing_requests_total"), 2.0, "{text}");
+    assert_eq!(sample(&text, "batch_processing_errors_total"), 1.0, "{text}");
+    assert_eq!(sample(&text, "batch_processing_latency_seconds_count"), 1.0, "{text}");
+    assert!(text.contains("batch_processing_cpu_utilization_percent"), "{text}");
+}
+
+fn metrics(server: &ServerProcess) -> String {
+    let reply = Connection::to(server.metrics).send("GET", "/metrics", &[], b"");
+    assert_eq!(reply.status, 200);
+    String::from_utf8(reply.body).expect("text")
+}
+
+/// The sum over all label sets of a metric.
+fn sample(text: &str, name: &str) -> f64 {
+    text.lines()
+        .filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])))
+        .map(|line| line.rsplit(' ').next().and_then(|value| value.parse::<f64>().ok()).expect("a sample"))
+        .sum()
+}
