@@ -1,0 +1,168 @@
+//! The cache as its users see it: look up, and answer, lead or follow.
+
+use crate::flight::{Flight, Flights, Joined};
+use crate::key::Key;
+use crate::lead::{Follow, Lead};
+use crate::local::Local;
+use crate::rank::Rank;
+use bytes::Bytes;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// How much is kept, and for how long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CacheConfig {
+    /// Bound on the bytes of all values together with 448 bytes of bookkeeping per entry. Applied within a few dozen
+    /// insertions rather than at each. Zero keeps nothing; concurrent look-ups still share one computation.
+    pub capacity_bytes: u64,
+    /// How long a value may be served at most; `None` serves it until it is evicted or invalidated. A model answers the
+    /// same input with the same output for ever, so a limit is of use only where values depend on more than their key.
+    pub time_to_live: Option<Duration>,
+    /// By how much an entry's life may fall short of `time_to_live`, so that entries made in one burst are not computed
+    /// anew in another. A tenth of it is plenty; more than all of it counts as all of it.
+    pub ttl_jitter: Duration,
+}
+
+/// What the cache has done so far, and what it holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CacheStats {
+    /// Look-ups answered from memory.
+    pub hits: u64,
+    /// Look-ups that had to compute, as leader at once or after following one that gave up.
+    pub misses: u64,
+    /// Look-ups answered by a computation that another one led.
+    pub shared: u64,
+    /// Entries that made room for newer ones.
+    pub evictions: u64,
+    /// Entries whose time was over. Each is counted when its memory is reclaimed, up to seconds after it was last
+    /// served.
+    pub expirations: u64,
+    /// Entries held now.
+    pub entries: u64,
+    /// Bytes held now, counted as [`CacheConfig::capacity_bytes`] counts them.
+    pub bytes: u64,
+}
+
+/// What a look-up found.
+#[derive(Debug)]
+#[must_use]
+pub enum Lookup<E: Clone> {
+    /// The value.
+    Hit(Bytes),
+    /// Nothing, and nobody computes it: the caller does, and owes the outcome to whoever follows.
+    Lead(Lead<E>),
+    /// Someone computes it already: wait for that.
+    Follow(Follow<E>),
+}
+
+/// A cache of byte strings under content-hash keys, in which concurrent look-ups of one key compute it once.
+///
+/// Clones share the same cache. `E` is the error that a leader may share with its followers. No call waits for a
+/// computation; look-ups of different keys take different locks, but for one pair in 64.
+pub struct Cache<E: Clone> {
+    inner: Arc<Inner<E>>,
+}
+
+/// Counters are written by look-ups and followers and read by statistics; counts only, so all accesses are relaxed.
+pub(crate) struct Inner<E> {
+    local: Local,
+    pub(crate) flights: Flights<E>,
+    hits: AtomicU64,
+    misses: AtomicU64,
+    shared: AtomicU64,
+}
+
+impl<E: Clone> Cache<E> {
+    /// An empty cache.
+    #[must_use]
+    pub fn new(config: CacheConfig) -> Self {
+        let CacheConfig { capacity_bytes, time_to_live, ttl_jitter } = config;
+        let inner = Inner {
+            local: Local::new(capacity_bytes, time_to_live, ttl_jitter),
+            flights: Flights::new(),
+            hits: AtomicU64::new(0),
+            misses: AtomicU64::new(0),
+            shared: AtomicU64::new(0),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Finds the value of `key`, or joins its computation on behalf of a caller of this `rank`.
+    pub fn lookup(&self, key: Key, rank: Rank) -> Lookup<E> {
+        let inner = &self.inner;
+        let joined = match inner.local.get(key) {
+            Some(value) => Joined::Found(value),
+            None => inner.flights.join(key, rank, || inner.local.get(key)),
+        };
+        match joined {
+            Joined::Found(value) => {
+                inner.hits.fetch_add(1, Ordering::Relaxed);
+                Lookup::Hit(value)
+            }
+            Joined::Leads(flight) => {
+                inner.count_miss();
+                Lookup::Lead(Lead::new(Arc::clone(inner), flight))
+            }
+            Joined::Follows(flight, number) => Lookup::Follow(Follow::new(Arc::clone(inner), flight, number)),
+        }
+    }
+
+    /// Forgets the value of `key`. A look-up that starts afterwards computes it anew: a computation under way still
+    /// answers those who wait for it, but is neither stored nor joined.
+    pub fn invalidate(&self, key: Key) {
+        self.inner.flights.detach(key, || self.inner.local.remove(key));
+    }
+
+    /// Forgets every value, as [`invalidate`](Self::invalidate) does one. A value stored by another thread meanwhile
+    /// may go too.
+    pub fn clear(&self) {
+        // In this order: a flight that lands in between was begun after the call was, and loses no more than its entry.
+        self.inner.flights.detach_all();
+        self.inner.local.clear();
+    }
+
+    /// Counts so far. Does the maintenance that is due first, so call it per scrape rather than per request.
+    #[must_use]
+    pub fn stats(&self) -> CacheStats {
+        let Inner { local, flights: _, hits, misses, shared } = &*self.inner;
+        local.settle();
+        CacheStats {
+            hits: hits.load(Ordering::Relaxed),
+            misses: misses.load(Ordering::Relaxed),
+            shared: shared.load(Ordering::Relaxed),
+            evictions: local.evicted(),
+            expirations: local.expired(),
+            entries: local.entries(),
+            bytes: local.bytes(),
+        }
+    }
+}
+
+impl<E: Clone> Inner<E> {
+    pub(crate) fn land(&self, flight: &Arc<Flight<E>>, value: Bytes) {
+        let stored = value.clone();
+        self.flights.land(flight, Ok(value), || self.local.insert(flight.key(), stored));
+    }
+
+    pub(crate) fn count_miss(&self) {
+        self.misses.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_shared(&self) {
+        self.shared.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl<E: Clone> Clone for Cache<E> {
+    fn clone(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner) }
+    }
+}
+
+impl<E: Clone> fmt::Debug for Cache<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cache").field("entries", &self.inner.local.entries()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,197 @@
+//! The in-process tier: values bounded by their bytes, least recently used out first.
+
+use crate::key::{BuildPassThrough, Key};
+use bytes::Bytes;
+use moka::Expiry;
+use moka::notification::RemovalCause;
+use moka::policy::EvictionPolicy;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// What an entry costs beside its value, in bytes: key, map slot, recency list and bookkeeping. Measured as growth of
+/// resident memory per entry less the value's bytes, rounded up.
+pub(crate) const ENTRY_OVERHEAD: u64 = 448;
+
+/// How many entries left the tier, by cause. Written by the maintenance that moka runs inside calls, read by
+/// statistics; counts only, so all accesses are relaxed.
+#[derive(Debug, Default)]
+struct Departures {
+    evicted: AtomicU64,
+    expired: AtomicU64,
+}
+
+/// Recency decides who leaves, not frequency: the same market window is asked for again within moments (retries,
+/// several strategies) or never, so a new result must always get in, which an admission filter such as moka's default
+/// denies it.
+#[derive(Debug)]
+pub(crate) struct Local {
+    entries: moka::sync::Cache<Key, Bytes, BuildPassThrough>,
+    capacity: u64,
+    departures: Arc<Departures>,
+}
+
+impl Local {
+    pub(crate) fn new(capacity: u64, time_to_live: Option<Duration>, jitter: Duration) -> Self {
+        let departures = Arc::new(Departures::default());
+        let counts = Arc::clone(&departures);
+        let mut builder = moka::sync::Cache::builder()
+            .max_capacity(capacity)
+            .weigher(|_, value: &Bytes| u32::try_from(weight(value)).unwrap_or(u32::MAX))
+            .eviction_policy(EvictionPolicy::lru())
+            .eviction_listener(move |_, _, cause| match cause {
+                RemovalCause::Size => _ = counts.evicted.fetch_add(1, Ordering::Relaxed),
+                RemovalCause::Expired => _ = counts.expired.fetch_add(1, Ordering::Relaxed),
+                RemovalCause::Explicit | RemovalCause::Replaced => {}
+            });
+        if let Some(longest) = time_to_live {
+            builder = builder.expire_after(Lifetime { longest, jitter });
+        }
+        Self { entries: builder.build_with_hasher(BuildPassThrough::default()), capacity, departures }
+    }
+
+    pub(crate) fn get(&self, key: Key) -> Option<Bytes> {
+        self.entries.get(&key)
+    }
+
+    /// Keeps `value`, unless it alone exceeds the capacity (or 4 GiB, moka's limit on a weight).
+    pub(crate) fn insert(&self, key: Key, value: Bytes) {
+        if weight(&value) <= self.capacity.min(u64::from(u32::MAX)) {
+            self.entries.insert(key, value);
+        }
+    }
+
+    pub(crate) fn remove(&self, key: Key) {
+        self.entries.invalidate(&key);
+    }
+
+    pub(crate) fn clear(&self) {
+        self.entries.invalidate_all();
+    }
+
+    /// Applies what moka has put off, so that the counts below are exact.
+    pub(crate) fn settle(&self) {
+        self.entries.run_pending_tasks();
+    }
+
+    pub(crate) fn entries(&self) -> u64 {
+        self.entries.entry_count()
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.entries.weighted_size()
+    }
+
+    pub(crate) fn evicted(&self) -> u64 {
+        self.departures.evicted.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn expired(&self) -> u64 {
+        self.departures.expired.load(Ordering::Relaxed)
+    }
+}
+
+fn weight(value: &Bytes) -> u64 {
+    value.len() as u64 + ENTRY_OVERHEAD
+}
+
+/// Lifetimes spread over `(longest - jitter, longest]` by the bits of the key, so that entries made in one burst are
+/// not all computed anew in another. No random number is drawn: the key is one already.
+#[derive(Debug, Clone, Copy)]
+struct Lifetime {
+    longest: Duration,
+    jitter: Duration,
+}
+
+impl Lifetime {
+    fn of(self, key: Key) -> Duration {
+        let jitter = self.jitter.min(self.longest).as_nanos();
+        // The share of the jitter is spread() / 2^64, in fixed point; it saturates at 580 years.
+        let off = (jitter.min(u128::from(u64::MAX)) * u128::from(key.spread())) >> 64;
+        self.longest.saturating_sub(Duration::from_nanos(u64::try_from(off).unwrap_or(u64::MAX)))
+    }
+}
+
+impl Expiry<Key, Bytes> for Lifetime {
+    fn expire_after_create(&self, key: &Key, _: &Bytes, _: Instant) -> Option<Duration> {
+        Some(self.of(*key))
+    }
+
+    fn expire_after_update(&self, key: &Key, _: &Bytes, _: Instant, _: Option<Duration>) -> Option<Duration> {
+        Some(self.of(*key))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Keyer;
+
+    fn key(n: u64) -> Key {
+        let mut hasher = Keyer::new([3; 32]).hasher();
+        hasher.field(&n.to_le_bytes());
+        hasher.finish()
+    }
+
+    #[test]
+    fn bytes_stay_within_the_capacity() {
+        let capacity = 100 * (1000 + ENTRY_OVERHEAD);
+        let local = Local::new(capacity, None, Duration::ZERO);
+        for n in 0..1000 {
+            local.insert(key(n), Bytes::from(vec![0; 1000]));
+        }
+        local.settle();
+        assert_eq!(local.entries(), 100);
+        assert_eq!(local.bytes(), capacity);
+        assert_eq!(local.evicted(), 900);
+    }
+
+    #[test]
+    fn the_least_recently_used_leaves_first() {
+        let local = Local::new(3 * (10 + ENTRY_OVERHEAD), None, Duration::ZERO);
+        let value = Bytes::from_static(b"ten bytes!");
+        for n in 0..3 {
+            local.insert(key(n), value.clone());
+        }
+        local.settle();
+        assert!(local.get(key(0)).is_some());
+        local.insert(key(3), value);
+        local.settle();
+        assert!(local.get(key(1)).is_none());
+        for kept in [0, 2, 3] {
+            assert!(local.get(key(kept)).is_some(), "entry {kept} was used later than entry 1");
+        }
+    }
+
+    #[test]
+    fn a_value_larger_than_the_capacity_evicts_nothing() {
+        let local = Local::new(1000, None, Duration::ZERO);
+        local.insert(key(0), Bytes::from_static(b"small"));
+        local.insert(key(1), Bytes::from(vec![0; 1000]));
+        local.settle();
+        assert!(local.get(key(0)).is_some());
+        assert!(local.get(key(1)).is_none());
+    }
+
+    #[test]
+    fn an_entry_without_lifetime_is_never_served() {
+        let local = Local::new(1 << 20, Some(Duration::ZERO), Duration::ZERO);
+        local.insert(key(0), Bytes::from_static(b"late already"));
+        assert!(local.get(key(0)).is_none());
+    }
+
+    #[test]
+    fn lifetimes_spread_evenly_over_the_jitter() {
+        let lifetime = Lifetime { longest: Duration::from_secs(60), jitter: Duration::from_secs(10) };
+        let lives: Vec<Duration> = (0..1000).map(|n| lifetime.of(key(n))).collect();
+        assert!(lives.iter().all(|life| (Duration::from_secs(50)..=Duration::from_secs(60)).contains(life)));
+        let early = lives.iter().filter(|life| **life < Duration::from_secs(55)).count();
+        assert!((400..600).contains(&early), "{early} of 1000 in the first half");
+    }
+
+    #[test]
+    fn a_jitter_beyond_the_lifetime_never_makes_it_negative() {
+        let lifetime = Lifetime { longest: Duration::from_secs(1), jitter: Duration::MAX };
+        assert!((0..100).map(|n| lifetime.of(key(n))).all(|life| life <= Duration::from_secs(1)));
+    }
+}
