@@ -1,0 +1,1 @@
+"""Makes, trains, exports, quantises and judges the model that Volley ships."""
