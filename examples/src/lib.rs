@@ -1,1 +1,7 @@
-//! Examples that cross crates; see the `examples/` folder of this package.
+//! What the benchmarks in `examples/` share: a server process of their own, pinned to a core, and figures with their spread.
+
+mod process;
+mod spread;
+
+pub use process::{ServerProcess, pin_this_process, programs, raw_samples_per_second};
+pub use spread::Spread;

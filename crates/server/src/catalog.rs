@@ -4,17 +4,17 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use volley_cache::{Key, Keyer};
+use volley_cache::{KeyHasher, Keyer};
 use volley_gpu_runtime::{
     BASELINE_VARIANT, Library, Model, ModelOptions, Provider, ProviderPreference, Repository, TensorSpec, VersionFolder,
 };
 use volley_scheduler::{GroupConfig, GroupId};
-use volley_telemetry::ModelMetrics;
+use volley_telemetry::{ModelLabels, ModelMetrics, model_loaded};
 
 use crate::codec::Interface;
 use crate::config::{Config, ModelConfig, RuntimeConfig};
 use crate::engine::DeviceScheduler;
-use crate::error::ApiError;
+use crate::error::{ApiError, Cause};
 
 /// The variant that is served when the configuration names none, if the model has it.
 const PREFERRED_VARIANT: &str = "int8";
@@ -50,8 +50,8 @@ pub struct ServedVariant {
     pub model: Model,
     /// What may share a batch with this.
     pub group: GroupId,
-    /// Identifies the file, its provider and the variant in cache keys.
-    pub identity: Key,
+    /// The start of its cache keys: the file, its provider and the variant's name.
+    pub identity: KeyHasher,
     /// Where its requests are counted.
     pub metrics: ModelMetrics,
     settings: ModelConfig,
@@ -108,19 +108,21 @@ impl Catalog {
                 let file = version.variants.iter().find(|file| file.name == name).expect("chosen from these");
                 let model =
                     Model::load(library, version, file, options.clone()).map_err(|error| with_sources(&error))?;
-                let identity = keyer
-                    .hasher()
+                let mut identity = keyer.hasher();
+                identity
                     .field(model.file_bytes())
                     .field(model.placement().provider.name().as_bytes())
-                    .field(name.as_bytes())
-                    .finish();
+                    .field(name.as_bytes());
+                let number = version.number.to_string();
+                let labels = ModelLabels { model: &folder.name, version: &number, variant: name };
+                model_loaded(labels, model.placement().provider.name());
                 variants.push(Arc::new(ServedVariant {
+                    metrics: ModelMetrics::register(labels),
                     model_name: folder.name.clone(),
-                    version: version.number.to_string(),
+                    version: number.clone(),
                     variant: name.to_owned(),
                     group: scheduler.add_group(GroupConfig { max_rows: settings.max_batch }),
                     identity,
-                    metrics: ModelMetrics::register(&folder.name, &version.number.to_string(), name),
                     settings: settings.clone(),
                     model,
                 }));
@@ -144,7 +146,7 @@ impl Catalog {
         let found = found.ok_or_else(|| {
             let served: Vec<String> = versions.keys().map(u64::to_string).collect();
             let asked = version.unwrap_or("latest");
-            ApiError::not_found(format!("model `{model}` has no version `{asked}`; served: {}", served.join(", ")))
+            ApiError::new(Cause::NotFound, format!("model `{model}` has no version `{asked}`; served: {}", served.join(", ")))
         })?;
         match variant {
             None => Ok(found.variants.first().expect("a version has at least one variant")),
@@ -171,7 +173,7 @@ impl Catalog {
     fn versions(&self, model: &str) -> Result<&ServedModel, ApiError> {
         self.models.get(model).ok_or_else(|| {
             let served: Vec<&str> = self.models.keys().map(String::as_str).collect();
-            ApiError::not_found(format!("model `{model}` is not served; served: {}", served.join(", ")))
+            ApiError::new(Cause::NotFound, format!("model `{model}` is not served; served: {}", served.join(", ")))
         })
     }
 }

@@ -219,6 +219,20 @@ impl Default for ShutdownConfig {
     }
 }
 
+impl LogConfig {
+    /// Logs from now on as configured, to standard error.
+    ///
+    /// # Errors
+    /// A sentence, when the filter cannot be read or the process logs already.
+    pub fn start(&self) -> Result<(), String> {
+        let format = match self.format {
+            LogFormat::Human => volley_telemetry::logs::LogFormat::Human,
+            LogFormat::Json => volley_telemetry::logs::LogFormat::Json,
+        };
+        volley_telemetry::logs::init(format, &self.filter).map_err(|error| format!("log.filter: {error}"))
+    }
+}
+
 fn nonzero(value: usize) -> NonZeroUsize {
     NonZeroUsize::new(value).expect("the defaults are not zero")
 }

@@ -135,7 +135,7 @@ impl Executor<Job, JobResult> for BatchRunner {
                 }
             }
         }
-        variant.metrics.batch_executed(row, started.elapsed());
+        variant.metrics.batch_executed(u32::try_from(row).unwrap_or(u32::MAX), started.elapsed());
     }
 }
 

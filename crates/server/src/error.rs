@@ -1,45 +1,108 @@
-//! What a caller is told when a request cannot be answered: a status, a sentence that names what was wrong, and when to
-//! come back.
+//! What a caller is told when a request cannot be answered: a cause, from which the status follows, and a sentence that
+//! names what was wrong.
 
+use std::fmt;
 use std::time::Duration;
 
 use hyper::StatusCode;
+use volley_telemetry::{Failure, Rejection};
 
-/// A refusal or failure, in the terms of HTTP.
+/// A refusal or failure.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApiError {
-    /// The status of the response.
-    pub status: StatusCode,
+    /// What kind of thing went wrong.
+    pub cause: Cause,
     /// What was wrong, where, and what would be right.
     pub message: String,
-    /// When to try again, for overload.
-    pub retry_after: Option<Duration>,
+}
+
+/// The kinds of things that go wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// The request does not fit the protocol or the model.
+    Invalid,
+    /// The body is in an encoding that is not offered.
+    UnsupportedEncoding,
+    /// The body is larger than allowed.
+    TooLarge,
+    /// What the request names does not exist.
+    NotFound,
+    /// The route does not answer this method.
+    MethodNotAllowed,
+    /// The request's lane is full.
+    QueueFull,
+    /// The server is leaving.
+    ShuttingDown,
+    /// The deadline passed, or could not have been met.
+    Deadline,
+    /// The batch failed.
+    ComputeFailed,
+    /// The server is at fault in some other way.
+    Internal,
 }
 
 impl ApiError {
+    /// An error with a message.
+    pub fn new(cause: Cause, message: impl Into<String>) -> Self {
+        Self { cause, message: message.into() }
+    }
+
     /// The request itself is at fault; `field` says where, in the terms of the request.
-    pub fn invalid(field: impl std::fmt::Display, message: impl std::fmt::Display) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, format!("{field}: {message}"))
-    }
-
-    /// What the request names does not exist.
-    pub fn not_found(message: impl Into<String>) -> Self {
-        Self::new(StatusCode::NOT_FOUND, message)
-    }
-
-    /// Any other failure.
-    pub fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, message: message.into(), retry_after: None }
-    }
-
-    /// The server has too much to do, or is leaving.
-    pub fn overloaded(message: impl Into<String>) -> Self {
-        let retry_after = Some(Duration::from_secs(1));
-        Self { status: StatusCode::SERVICE_UNAVAILABLE, message: message.into(), retry_after }
+    pub fn invalid(field: impl fmt::Display, message: impl fmt::Display) -> Self {
+        Self::new(Cause::Invalid, format!("{field}: {message}"))
     }
 
     /// The request's deadline passed, or could not have been met.
     pub fn deadline() -> Self {
-        Self::new(StatusCode::GATEWAY_TIMEOUT, "parameters.timeout: the deadline passed before the result was there")
+        Self::new(Cause::Deadline, "parameters.timeout: the deadline passed before the result was there")
+    }
+
+    /// The server is leaving.
+    pub fn shutting_down() -> Self {
+        Self::new(Cause::ShuttingDown, "the server is shutting down")
+    }
+
+    /// The status of the response.
+    pub fn status(&self) -> StatusCode {
+        match self.cause {
+            Cause::Invalid => StatusCode::BAD_REQUEST,
+            Cause::UnsupportedEncoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Cause::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Cause::NotFound => StatusCode::NOT_FOUND,
+            Cause::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Cause::QueueFull | Cause::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
+            Cause::Deadline => StatusCode::GATEWAY_TIMEOUT,
+            Cause::ComputeFailed | Cause::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// How long the caller should stay away, for overload.
+    pub fn retry_after(&self) -> Option<Duration> {
+        matches!(self.cause, Cause::QueueFull | Cause::ShuttingDown).then_some(Duration::from_secs(1))
+    }
+
+    /// How a request that reached its model is counted.
+    pub fn failure(&self) -> Failure {
+        match self.cause {
+            Cause::QueueFull => Failure::QueueFull,
+            Cause::ShuttingDown => Failure::ShuttingDown,
+            Cause::Deadline => Failure::DeadlineExceeded,
+            Cause::ComputeFailed => Failure::ComputeFailed,
+            Cause::Internal => Failure::Internal,
+            Cause::Invalid
+            | Cause::UnsupportedEncoding
+            | Cause::TooLarge
+            | Cause::NotFound
+            | Cause::MethodNotAllowed => Failure::InvalidInput,
+        }
+    }
+
+    /// How a request that reached no model is counted.
+    pub fn rejection(&self) -> Rejection {
+        match self.cause {
+            Cause::TooLarge => Rejection::TooLarge,
+            Cause::NotFound => Rejection::UnknownModel,
+            _ => Rejection::Malformed,
+        }
     }
 }

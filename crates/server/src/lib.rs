@@ -5,6 +5,7 @@ mod codec;
 mod config;
 mod engine;
 mod error;
+mod gauges;
 mod http;
 mod pipeline;
 mod server;

@@ -1,18 +1,18 @@
 //! The way of a request, from a body to a body.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use hyper::StatusCode;
 use tokio::time::timeout_at;
-use volley_cache::{Cache, Followed, Key, Keyer, Lead, Lookup, Rank};
+use volley_cache::{Cache, Followed, Key, Lead, Lookup, Rank};
 use volley_gpu_runtime::Outputs;
 use volley_scheduler::{Failure, Handoff, Priority, Request, SubmitError};
+use volley_telemetry::{EdgeMetrics, Lane};
 
 use crate::catalog::{Catalog, ServedVariant};
 use crate::codec::{self, Encoded, Envelope, InferRequest, Pieces};
 use crate::engine::{DeviceScheduler, Job};
-use crate::error::ApiError;
+use crate::error::{ApiError, Cause};
 
 /// What every request goes through.
 #[derive(Debug)]
@@ -22,9 +22,9 @@ pub struct Pipeline {
     /// Where misses are computed.
     pub scheduler: DeviceScheduler,
     /// Where results are kept, if they are.
-    pub cache: Option<Cache>,
-    /// Makes cache keys.
-    pub keyer: Keyer,
+    pub cache: Option<Cache<ApiError>>,
+    /// Where requests that reach no model are counted.
+    pub rejections: EdgeMetrics,
 }
 
 /// One call, as an edge read it.
@@ -49,57 +49,75 @@ struct Urgency {
     deadline: Option<Instant>,
 }
 
+impl Urgency {
+    fn rank(self) -> Rank {
+        let urgency = Priority::COUNT - 1 - self.priority.lane();
+        Rank { urgency: urgency as u8, deadline: self.deadline }
+    }
+}
+
 impl Pipeline {
     /// Answers one inference request. `handoff` belongs to the runtime this runs on.
     ///
     /// # Errors
     /// [`ApiError`] that says what was wrong with the request, or why it was not computed.
     pub async fn infer(&self, handoff: &Handoff, call: Call<'_>) -> Result<Encoded, ApiError> {
-        let (json, binary) = codec::split(call.body, call.json_length)?;
-        let envelope = Envelope::read(&json, binary)?;
+        let (json, binary) = codec::split(call.body, call.json_length).inspect_err(|error| self.rejected(error))?;
+        let envelope = Envelope::read(&json, binary).inspect_err(|error| self.rejected(error))?;
         let parameters = envelope.parameters();
         let urgency = Urgency {
             priority: parameters.priority(),
             deadline: parameters.timeout().and_then(|timeout| call.arrival.checked_add(timeout)),
         };
         let use_cache = parameters.cache != Some(false);
-        let variant = self.catalog.find(call.model, call.version, parameters.variant.as_deref())?;
-        let bound = envelope.bind(variant.interface());
-        let result = match bound {
-            Ok(mut request) => {
-                let outputs = match &self.cache {
-                    Some(cache) if use_cache => self.cached(cache, handoff, variant, &mut request, urgency).await,
-                    _ => self.compute(handoff, variant, &mut request, urgency).await,
-                };
-                outputs.map(|outputs| {
-                    codec::encode(&variant.model_name, &variant.version, &request, variant.outputs(), &outputs)
-                })
-            }
-            Err(error) => Err(error),
-        };
+        let found = self.catalog.find(call.model, call.version, parameters.variant.as_deref());
+        let variant = found.inspect_err(|error| self.rejected(error))?;
+        let lane = lane(urgency.priority);
+        let result = self.answer(handoff, variant, envelope, urgency, use_cache).await;
         match &result {
-            Ok(_) => variant.metrics.request_completed(urgency.priority.lane(), call.arrival.elapsed()),
-            Err(error) => variant.metrics.request_failed(urgency.priority.lane(), error.status.as_u16()),
+            Ok(_) => variant.metrics.request_completed(lane, call.arrival.elapsed()),
+            Err(error) => variant.metrics.request_failed(lane, error.failure()),
         }
         result
+    }
+
+    fn rejected(&self, error: &ApiError) {
+        self.rejections.request_rejected(error.rejection());
+    }
+
+    async fn answer(
+        &self,
+        handoff: &Handoff,
+        variant: &ServedVariant,
+        envelope: Envelope<'_>,
+        urgency: Urgency,
+        use_cache: bool,
+    ) -> Result<Encoded, ApiError> {
+        let mut request = envelope.bind(variant.interface())?;
+        let outputs = match &self.cache {
+            Some(cache) if use_cache => self.cached(cache, handoff, variant, &mut request, urgency).await?,
+            _ => self.compute(handoff, variant, &mut request, urgency).await?,
+        };
+        Ok(codec::encode(&variant.model_name, &variant.version, &request, variant.outputs(), &outputs))
     }
 
     /// Looks for the result in the cache, joins whoever computes it already, or computes it for all who ask.
     async fn cached(
         &self,
-        cache: &Cache,
+        cache: &Cache<ApiError>,
         handoff: &Handoff,
         variant: &ServedVariant,
         request: &mut InferRequest,
         urgency: Urgency,
     ) -> Result<Outputs, ApiError> {
         let key = self.key(variant, request);
-        let rank = Rank { priority: urgency.priority.lane() as u8, deadline: urgency.deadline };
+        let rank = urgency.rank();
         let lead = match cache.lookup(key, rank) {
             Lookup::Hit(bytes) => return self.from_cache(bytes, variant, request),
             Lookup::Lead(lead) => lead,
             Lookup::Follow(follow) => match in_time(urgency.deadline, follow).await? {
                 Followed::Value(bytes) => return self.from_cache(bytes, variant, request),
+                Followed::Failed(error) => return Err(error),
                 Followed::Lead(lead) => lead,
             },
         };
@@ -109,7 +127,7 @@ impl Pipeline {
     /// Computes for all who wait. A failure is the leader's own: dropping the lead hands it to the next who waits.
     async fn lead(
         &self,
-        lead: Lead,
+        lead: Lead<ApiError>,
         handoff: &Handoff,
         variant: &ServedVariant,
         request: &mut InferRequest,
@@ -140,26 +158,28 @@ impl Pipeline {
         let outcome = in_time(urgency.deadline, ticket).await?;
         match outcome.result {
             Ok(Ok(outputs)) => Ok(outputs),
-            Ok(Err(error)) => Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())),
+            Ok(Err(error)) => Err(ApiError::new(Cause::ComputeFailed, error.to_string())),
             Err(Failure::DeadlineExceeded) => Err(ApiError::deadline()),
-            Err(Failure::ShutDown) => Err(ApiError::overloaded("the server is shutting down")),
+            Err(Failure::ShutDown) => Err(ApiError::shutting_down()),
             Err(failure) => {
-                Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the batch was not completed: {failure}")))
+                Err(ApiError::new(Cause::ComputeFailed, format!("the batch was not completed: {failure}")))
             }
         }
     }
 
     fn key(&self, variant: &ServedVariant, request: &InferRequest) -> Key {
-        let mut hasher = self.keyer.hasher().field(&variant.identity.to_bytes()).field(&request.rows.to_le_bytes());
+        // The identity stands for the file, and so for the names, types and row shapes of its tensors.
+        let mut hasher = variant.identity.clone();
+        hasher.field(&request.rows.to_le_bytes());
         for values in &request.inputs {
-            hasher = hasher.field_pieces(values.len(), values.iter());
+            hasher.field_in_parts(values.iter());
         }
         hasher.finish()
     }
 
     fn from_cache(&self, bytes: bytes::Bytes, variant: &ServedVariant, request: &InferRequest) -> Result<Outputs, ApiError> {
         Outputs::from_joined(bytes, variant.outputs(), request.rows)
-            .ok_or_else(|| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "a cached result has the wrong size"))
+            .ok_or_else(|| ApiError::new(Cause::Internal, "a cached result has the wrong size"))
     }
 }
 
@@ -171,14 +191,16 @@ async fn in_time<F: Future>(deadline: Option<Instant>, future: F) -> Result<F::O
     }
 }
 
-fn refusal<T>(refused: &SubmitError<T>) -> ApiError {
-    match refused {
-        SubmitError::Full { .. } => ApiError::overloaded(refused.to_string()),
-        SubmitError::Closed { .. } => ApiError::overloaded("the server is shutting down"),
-        SubmitError::DeadlinePassed { .. } => ApiError::deadline(),
-        other => ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, other.to_string()),
-    }
+/// The label under which a priority's requests are counted.
+pub fn lane(priority: Priority) -> Lane {
+    Lane::ALL[priority.lane()]
 }
 
-/// How long an overloaded server asks its callers to stay away.
-pub const RETRY_AFTER: Duration = Duration::from_secs(1);
+fn refusal<T>(refused: &SubmitError<T>) -> ApiError {
+    match refused {
+        SubmitError::Full(_) => ApiError::new(Cause::QueueFull, refused.to_string()),
+        SubmitError::Closed(_) => ApiError::shutting_down(),
+        SubmitError::DeadlinePassed(_) => ApiError::deadline(),
+        other => ApiError::new(Cause::Internal, other.to_string()),
+    }
+}

@@ -6,22 +6,20 @@ use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::sync::watch;
 use volley_cache::{Cache, Keyer};
 use volley_gpu_runtime::Library;
 use volley_scheduler::Scheduler;
-use volley_telemetry::{Exposition, Host, Recorder};
+use volley_telemetry::{EdgeMetrics, Exporter, UPKEEP_INTERVAL};
 
 use crate::catalog::Catalog;
 use crate::config::Config;
 use crate::engine::{DeviceScheduler, Workers};
+use crate::gauges::Gauges;
 use crate::http::{Edge, IoThreads, Phase, serve_metrics};
 use crate::pipeline::Pipeline;
-
-/// How often gauges are read and histograms folded.
-const HOUSEKEEPING: Duration = Duration::from_secs(5);
 
 /// A running server. It serves until [`Server::shut_down`].
 #[derive(Debug)]
@@ -34,8 +32,7 @@ pub struct Server {
     workers: Workers,
     scheduler: DeviceScheduler,
     metrics_listener: TcpListener,
-    exposition: Arc<Exposition>,
-    pipeline: Arc<Pipeline>,
+    gauges: Arc<Gauges>,
 }
 
 impl Server {
@@ -49,7 +46,7 @@ impl Server {
         let http_listener = bind("http", config.http.host, config.http.port)?;
         let metrics_listener = bind("metrics", config.metrics.host, config.metrics.port)?;
         let (http_address, metrics_address) = (local(&http_listener)?, local(&metrics_listener)?);
-        let exposition = Arc::new(Recorder::install().map_err(StartError::other)?);
+        let exporter = Exporter::install().map_err(StartError::other)?;
 
         let library = Library::load(config.runtime.library.as_deref()).map_err(StartError::other)?;
         let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
@@ -61,7 +58,9 @@ impl Server {
             ..Default::default()
         };
         let (scheduler, workers) = Scheduler::new(scheduler_config, worker_count);
-        let keyer = Keyer::random();
+        let mut secret = [0; 32];
+        getrandom::fill(&mut secret).map_err(StartError::other)?;
+        let keyer = Keyer::new(secret);
         let catalog = Catalog::load(&config, &library, &scheduler, &keyer).map_err(StartError)?;
         let catalog = Arc::new(catalog);
         let workers = Workers::start(workers, &catalog).map_err(StartError::other)?;
@@ -73,7 +72,8 @@ impl Server {
                 ..Default::default()
             })
         });
-        let pipeline = Arc::new(Pipeline { catalog, scheduler: scheduler.clone(), cache, keyer });
+        let pipeline = Arc::new(Pipeline { catalog, scheduler: scheduler.clone(), cache, rejections: EdgeMetrics::register() });
+        let gauges = Arc::new(Gauges::register(exporter, Arc::clone(&pipeline)));
         let (phase, phase_seen) = watch::channel(Phase::Serving);
         let edge = Edge { pipeline: Arc::clone(&pipeline), max_body_bytes: config.http.max_body_bytes, phase: phase_seen };
         let io_count = config.http.threads.map_or((cores / 8).max(1), NonZeroUsize::get);
@@ -95,8 +95,7 @@ impl Server {
             workers,
             scheduler,
             metrics_listener,
-            exposition,
-            pipeline,
+            gauges,
         })
     }
 
@@ -117,15 +116,12 @@ impl Server {
     /// # Errors
     /// When the metrics listener fails, or not everything accepted was answered within the grace period.
     pub async fn run_until(self, stop: impl Future<Output = ()>) -> io::Result<()> {
-        let metrics = serve_metrics(self.metrics_listener.try_clone()?, Arc::clone(&self.exposition));
-        let mut host = Host::new();
-        let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
+        let metrics = serve_metrics(self.metrics_listener.try_clone()?, Arc::clone(&self.gauges));
         let upkeep = async {
+            let mut interval = tokio::time::interval(UPKEEP_INTERVAL);
             loop {
-                housekeeping.tick().await;
-                host.sample();
-                self.exposition.upkeep();
-                self.pipeline.publish_gauges();
+                interval.tick().await;
+                self.gauges.upkeep();
             }
         };
         tokio::select! {

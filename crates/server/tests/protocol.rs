@@ -140,7 +140,8 @@ fn metrics_keep_requests_and_errors_comparable() {
     connection.send("POST", "/v2/models/cnn_lstm/infer", &[], b"{\"inputs\":[]}");
     let text = metrics(&server);
     assert_eq!(sample(&text, "batch_processing_requests_total"), 2.0, "{text}");
-    assert_eq!(sample(&text, "batch_processing_errors_total"), 1.0, "{text}");
+    assert_eq!(sample(&text, "batch_processing_errors_total"), 0.0, "the caller was at fault\n{text}");
+    assert!(text.contains("reason=\"invalid_input\"} 1"), "{text}");
     assert_eq!(sample(&text, "batch_processing_latency_seconds_count"), 1.0, "{text}");
     assert!(text.contains("batch_processing_cpu_utilization_percent"), "{text}");
 }

@@ -422,7 +422,7 @@ mod tests {
         for (body, expected) in cases {
             let error = json(&body).expect_err(&body);
             assert!(error.message.contains(expected), "{body}\n  gave: {}\n  not:  {expected}", error.message);
-            assert_eq!(error.status, 400);
+            assert_eq!(error.status(), 400);
         }
     }
 

@@ -5,16 +5,16 @@ use std::time::Instant;
 
 use axum::body::Body;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, RETRY_AFTER};
-use axum::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, Method, Request, Response};
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
 use percent_encoding::percent_decode_str;
 use volley_scheduler::Handoff;
-use volley_telemetry::request_id;
+use volley_telemetry::RequestId;
 
 use super::listener::Edge;
 use crate::codec::{Encoded, Pieces};
-use crate::error::ApiError;
+use crate::error::{ApiError, Cause};
 use crate::pipeline::Call;
 
 const JSON_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
@@ -57,16 +57,17 @@ pub(super) async fn answer(
     request: Request<Incoming>,
     arrival: Instant,
 ) -> Response<Body> {
-    let id = request_id(request.headers().get(REQUEST_ID).map(HeaderValue::as_bytes));
+    let id = RequestId::from_caller(request.headers().get(REQUEST_ID).map(HeaderValue::as_bytes));
     let result = infer(edge, handoff, target, request, arrival).await;
     let mut response = match result {
         Ok(encoded) => success(encoded),
         Err(error) => {
-            tracing::info!(request_id = %id, model = target.model, status = error.status.as_u16(), error = error.message, "request refused");
+            let status = error.status().as_u16();
+            tracing::info!(request_id = %id, model = target.model, status, error = error.message, "request refused");
             failure(&error)
         }
     };
-    if let Ok(id) = HeaderValue::from_str(id.as_str()) {
+    if let Ok(id) = HeaderValue::try_from(id.to_string()) {
         response.headers_mut().insert(REQUEST_ID, id);
     }
     response
@@ -79,14 +80,23 @@ async fn infer(
     request: Request<Incoming>,
     arrival: Instant,
 ) -> Result<Encoded, ApiError> {
+    let call = read(edge, target, request, arrival).await.inspect_err(|error| edge.pipeline.rejections.request_rejected(error.rejection()))?;
+    edge.pipeline.infer(handoff, call).await
+}
+
+async fn read<'a>(
+    edge: &Edge,
+    target: &'a Target,
+    request: Request<Incoming>,
+    arrival: Instant,
+) -> Result<Call<'a>, ApiError> {
     let json_length = json_length(request.headers())?;
     if let Some(encoding) = request.headers().get(CONTENT_ENCODING).filter(|&value| value != "identity") {
         let message = format!("header Content-Encoding: {encoding:?} is not offered; send the body as it is");
-        return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
+        return Err(ApiError::new(Cause::UnsupportedEncoding, message));
     }
     let body = read_body(request.into_body(), edge.max_body_bytes).await?;
-    let call = Call { model: &target.model, version: target.version.as_deref(), body, json_length, arrival };
-    edge.pipeline.infer(handoff, call).await
+    Ok(Call { model: &target.model, version: target.version.as_deref(), body, json_length, arrival })
 }
 
 fn json_length(headers: &HeaderMap) -> Result<Option<usize>, ApiError> {
@@ -100,7 +110,7 @@ fn json_length(headers: &HeaderMap) -> Result<Option<usize>, ApiError> {
 async fn read_body(mut body: Incoming, limit: usize) -> Result<Pieces, ApiError> {
     let too_large = || {
         let message = format!("body: more than {limit} bytes; send fewer rows, or raise http.max_body_bytes");
-        ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, message)
+        ApiError::new(Cause::TooLarge, message)
     };
     // A length that was announced is refused before it is read.
     if body.size_hint().lower() > limit as u64 {
@@ -140,10 +150,10 @@ fn success(encoded: Encoded) -> Response<Body> {
 pub(super) fn failure(error: &ApiError) -> Response<Body> {
     let body = serde_json::json!({ "error": error.message }).to_string();
     let mut response = Response::new(Body::from(body));
-    *response.status_mut() = error.status;
+    *response.status_mut() = error.status();
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    if let Some(after) = error.retry_after {
+    if let Some(after) = error.retry_after() {
         headers.insert(RETRY_AFTER, HeaderValue::from(after.as_secs().max(1)));
     }
     response

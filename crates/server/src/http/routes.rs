@@ -13,7 +13,7 @@ use volley_gpu_runtime::TensorSpec;
 
 use super::infer::failure;
 use super::listener::{Edge, Phase};
-use crate::error::ApiError;
+use crate::error::{ApiError, Cause};
 
 /// The protocol's extensions that are offered.
 const EXTENSIONS: [&str; 1] = ["binary_tensor_data"];
@@ -108,9 +108,10 @@ async fn model_ready(State(edge): State<Arc<Edge>>, Path(path): Path<ModelPath>)
 }
 
 async fn no_such_route(method: Method, uri: Uri) -> ApiError {
-    ApiError::not_found(format!("nothing answers {method} {}; the protocol's routes are under /v2", uri.path()))
+    let message = format!("nothing answers {method} {}; the protocol's routes are under /v2", uri.path());
+    ApiError::new(Cause::NotFound, message)
 }
 
 async fn wrong_method(method: Method, uri: Uri) -> ApiError {
-    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, format!("{} does not answer {method}", uri.path()))
+    ApiError::new(Cause::MethodNotAllowed, format!("{} does not answer {method}", uri.path()))
 }
