@@ -1,0 +1,18 @@
+//! Which models are loaded, and what runs them.
+
+use crate::model::ModelLabels;
+use crate::names;
+
+/// A variant is ready, run by the execution `provider` that was verified to be in use.
+pub fn model_loaded(labels: ModelLabels<'_>, provider: &str) {
+    let ModelLabels { model, version, variant } = labels;
+    names::MODEL_INFO.gauge(&[model, version, variant, provider]).set(1.0);
+    names::MODELS_LOADED.gauge(&[]).increment(1.0);
+}
+
+/// A variant that was announced by [`model_loaded`] is gone.
+pub fn model_unloaded(labels: ModelLabels<'_>, provider: &str) {
+    let ModelLabels { model, version, variant } = labels;
+    names::MODEL_INFO.gauge(&[model, version, variant, provider]).set(0.0);
+    names::MODELS_LOADED.gauge(&[]).decrement(1.0);
+}
