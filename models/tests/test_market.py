@@ -41,10 +41,12 @@ class Market(unittest.TestCase):
         traded = traded[traded > 0]
         self.assertGreater(np.quantile(traded, 0.999), 6 * np.median(traded))
 
-    def test_neither_direction_is_favoured(self) -> None:
-        mid = simulate(10, markets=512, steps=300).mid()
-        change = mid[-1] - mid[0]
-        self.assertLess(abs(change.mean()), 4 * change.std() / np.sqrt(change.size))
+    def test_neither_side_is_favoured_in_stepping_into_the_spread(self) -> None:
+        best = simulate(10, markets=256, steps=300).best
+        bids = (best[1:, BID] > best[:-1, BID]).sum(axis=0)
+        asks = (best[1:, ASK] < best[:-1, ASK]).sum(axis=0)
+        difference = bids - asks
+        self.assertLess(abs(difference.mean()), 3 * difference.std() / np.sqrt(difference.size))
 
 
 if __name__ == "__main__":

@@ -27,10 +27,12 @@ class Windows(unittest.TestCase):
     def test_a_window_does_not_know_what_comes_after_it(self) -> None:
         end = 150
         other = simulate(4, markets=64, steps=300)
-        changed = Tape(**{
-            name: np.concatenate([getattr(self.tape, name)[:end], getattr(other, name)[end:]])
-            for name in ("volume", "best", "traded", "added", "cancelled")
-        })
+        changed = Tape(
+            **{
+                name: np.concatenate([getattr(self.tape, name)[:end], getattr(other, name)[end:]])
+                for name in ("volume", "best", "traded", "added", "cancelled")
+            }
+        )
         before, after = features(self.tape), features(changed)
         np.testing.assert_array_equal(before[:, :, :end], after[:, :, :end])
         self.assertFalse(np.array_equal(before[:, :, end:], after[:, :, end:]))
@@ -47,9 +49,7 @@ class Windows(unittest.TestCase):
     def test_a_label_looks_only_forward(self) -> None:
         changed = self.tape.best.copy()
         changed[:149] += 7
-        np.testing.assert_array_equal(
-            labels(self.tape)[:, 149:], labels(replace(self.tape, best=changed))[:, 149:]
-        )
+        np.testing.assert_array_equal(labels(self.tape)[:, 149:], labels(replace(self.tape, best=changed))[:, 149:])
 
     def test_the_classes_are_roughly_balanced(self) -> None:
         share = np.bincount(self.windows.labels) / len(self.windows)

@@ -1,6 +1,6 @@
 """Judges the variants on markets that no training ever saw.
 
-Needs numpy, ONNX Runtime and safetensors only. The held-out windows are made again from the seed that the graph carries.
+Needs neither PyTorch nor the onnx package. The held-out windows are made again from the seed that the graph carries.
 """
 
 from dataclasses import dataclass
@@ -70,9 +70,10 @@ class Report:
             rows.append(f"| {name} | {verdict.accuracy:.2%} | {recall} | {verdict.company:.1e} |")
         low, high = self.drop_interval
         return "\n".join(rows) + (
-            f"\n\n{self.windows} held-out windows of {self.markets} markets. Chance: {1 / len(CLASSES):.1%}; always the"
-            f" commonest class: {self.majority:.1%}.\nINT8 costs {self.drop:+.2f} percentage points of accuracy (95 %"
-            f" interval {low:+.2f} to {high:+.2f},\npaired by window, bootstrapped over markets)."
+            f"\n\n{self.windows:,} held-out windows of {self.markets} markets. Chance: {1 / len(CLASSES):.1%};"
+            f" always the commonest class: {self.majority:.1%}."
+            f"\nINT8 costs {self.drop:+.2f} percentage points of accuracy (95 % interval {low:+.2f} to {high:+.2f},"
+            "\npaired by window, bootstrapped over markets)."
         )
 
 
