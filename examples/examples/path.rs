@@ -13,7 +13,7 @@ use std::error::Error;
 use std::fmt::Write as _;
 use std::io::{Write as _, stdout};
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
@@ -88,12 +88,7 @@ fn options() -> Result<Options, Box<dyn Error>> {
     Ok(options)
 }
 
-async fn rounds(
-    options: &Options,
-    library: &Path,
-    variant: &str,
-    model: &PathBuf,
-) -> Result<Figures, Box<dyn Error>> {
+async fn rounds(options: &Options, library: &Path, variant: &str, model: &Path) -> Result<Figures, Box<dyn Error>> {
     let variants = format!("[\"{variant}\"]");
     let settings = [("VOLLEY_MODELS__CNN_LSTM__VARIANTS", variants.as_str()), ("VOLLEY_CACHE__ENABLED", "false")];
     let server = ServerProcess::start(Some(SERVER_CORE), &settings)?;

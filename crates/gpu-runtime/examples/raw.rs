@@ -32,13 +32,16 @@ fn main() -> Result<(), Box<dyn Error>> {
         .with_inter_threads(1)?
         .with_intra_op_spinning(false)?
         .commit_from_file(&model)?;
-    let ValueType::Tensor { shape, .. } = session.inputs()[0].dtype().clone() else { return Err("not a tensor".into()) };
+    let ValueType::Tensor { shape, .. } = session.inputs()[0].dtype().clone() else {
+        return Err("not a tensor".into());
+    };
     let row: usize = shape.iter().skip(1).map(|&axis| axis as usize).product();
     for size in sizes {
         let values: Vec<f32> = (0..size * row).map(|i| ((i * 2_654_435_761) % 2000) as f32 / 1000.0 - 1.0).collect();
         let mut dims = shape.to_vec();
         dims[0] = size as i64;
-        let mut run = || session.run(ort::inputs![TensorRef::from_array_view((dims.clone(), &values[..]))?]).map(|_| ());
+        let mut run =
+            || session.run(ort::inputs![TensorRef::from_array_view((dims.clone(), &values[..]))?]).map(|_| ());
         for _ in 0..3 {
             run()?;
         }

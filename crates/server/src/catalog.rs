@@ -21,25 +21,25 @@ const PREFERRED_VARIANT: &str = "int8";
 
 /// All that is served.
 #[derive(Debug)]
-pub struct Catalog {
+pub(crate) struct Catalog {
     models: BTreeMap<String, ServedModel>,
 }
 
 /// A model with its versions.
 #[derive(Debug)]
-pub struct ServedModel {
+pub(crate) struct ServedModel {
     versions: BTreeMap<u64, ServedVersion>,
 }
 
 /// A version with its variants; the first is the default.
 #[derive(Debug)]
-pub struct ServedVersion {
+pub(crate) struct ServedVersion {
     variants: Vec<Arc<ServedVariant>>,
 }
 
 /// What a request is answered by.
 #[derive(Debug)]
-pub struct ServedVariant {
+pub(crate) struct ServedVariant {
     /// The model's name.
     pub model_name: String,
     /// The version, as the protocol writes it.
@@ -59,7 +59,7 @@ pub struct ServedVariant {
 
 impl ServedVariant {
     /// What a request for this variant must look like.
-    pub fn interface(&self) -> Interface<'_> {
+    pub(crate) fn interface(&self) -> Interface<'_> {
         Interface {
             inputs: self.model.inputs(),
             outputs: self.model.outputs(),
@@ -69,12 +69,12 @@ impl ServedVariant {
     }
 
     /// The model's inputs.
-    pub fn inputs(&self) -> &[TensorSpec] {
+    pub(crate) fn inputs(&self) -> &[TensorSpec] {
         self.model.inputs()
     }
 
     /// The model's outputs.
-    pub fn outputs(&self) -> &[TensorSpec] {
+    pub(crate) fn outputs(&self) -> &[TensorSpec] {
         self.model.outputs()
     }
 }
@@ -84,7 +84,12 @@ impl Catalog {
     ///
     /// # Errors
     /// A sentence that says which model could not be served, and why.
-    pub fn load(config: &Config, library: &Library, scheduler: &DeviceScheduler, keyer: &Keyer) -> Result<Self, String> {
+    pub(crate) fn load(
+        config: &Config,
+        library: &Library,
+        scheduler: &DeviceScheduler,
+        keyer: &Keyer,
+    ) -> Result<Self, String> {
         let path = repository_path(config.model_repository.as_deref())?;
         let repository = Repository::open(&path).map_err(|e| with_sources(&e))?;
         let unknown: Vec<_> =
@@ -137,7 +142,12 @@ impl Catalog {
     ///
     /// # Errors
     /// [`ApiError`] with status 404 for a model or version that is not served, 400 for a variant that is not.
-    pub fn find(&self, model: &str, version: Option<&str>, variant: Option<&str>) -> Result<&Arc<ServedVariant>, ApiError> {
+    pub(crate) fn find(
+        &self,
+        model: &str,
+        version: Option<&str>,
+        variant: Option<&str>,
+    ) -> Result<&Arc<ServedVariant>, ApiError> {
         let versions = &self.versions(model)?.versions;
         let found = match version {
             None => versions.last_key_value().map(|(_, version)| version),
@@ -146,13 +156,19 @@ impl Catalog {
         let found = found.ok_or_else(|| {
             let served: Vec<String> = versions.keys().map(u64::to_string).collect();
             let asked = version.unwrap_or("latest");
-            ApiError::new(Cause::NotFound, format!("model `{model}` has no version `{asked}`; served: {}", served.join(", ")))
+            ApiError::new(
+                Cause::NotFound,
+                format!("model `{model}` has no version `{asked}`; served: {}", served.join(", ")),
+            )
         })?;
         match variant {
             None => Ok(found.variants.first().expect("a version has at least one variant")),
             Some(name) => found.variants.iter().find(|served| served.variant == name).ok_or_else(|| {
                 let served: Vec<&str> = found.variants.iter().map(|served| served.variant.as_str()).collect();
-                ApiError::invalid("parameters.variant", format!("`{name}` is not served; expected one of: {}", served.join(", ")))
+                ApiError::invalid(
+                    "parameters.variant",
+                    format!("`{name}` is not served; expected one of: {}", served.join(", ")),
+                )
             }),
         }
     }
@@ -161,12 +177,12 @@ impl Catalog {
     ///
     /// # Errors
     /// [`ApiError`] with status 404 for a model that is not served.
-    pub fn version_names(&self, model: &str) -> Result<Vec<String>, ApiError> {
+    pub(crate) fn version_names(&self, model: &str) -> Result<Vec<String>, ApiError> {
         Ok(self.versions(model)?.versions.keys().map(u64::to_string).collect())
     }
 
     /// Every variant of every model.
-    pub fn variants(&self) -> impl Iterator<Item = &Arc<ServedVariant>> {
+    pub(crate) fn variants(&self) -> impl Iterator<Item = &Arc<ServedVariant>> {
         self.models.values().flat_map(|model| model.versions.values()).flat_map(|version| &version.variants)
     }
 
@@ -186,12 +202,8 @@ fn repository_path(configured: Option<&Path>) -> Result<PathBuf, String> {
     let working = std::env::current_dir().ok();
     let program = std::env::current_exe().ok();
     let starts = [working.as_deref(), program.as_deref().and_then(Path::parent)];
-    let candidates: Vec<PathBuf> = starts
-        .into_iter()
-        .flatten()
-        .flat_map(Path::ancestors)
-        .map(|folder| folder.join("models/repository"))
-        .collect();
+    let candidates: Vec<PathBuf> =
+        starts.into_iter().flatten().flat_map(Path::ancestors).map(|folder| folder.join("models/repository")).collect();
     candidates.iter().find(|path| path.is_dir()).cloned().ok_or_else(|| {
         let first = candidates.first().map(|path| path.display().to_string()).unwrap_or_default();
         format!("no model repository: give one with --model-repository DIR; looked for {first} and the same above")
@@ -224,7 +236,10 @@ fn chosen_variants<'a>(
         return Ok(preferred.into_iter().filter(|name| offered.contains(name)).take(1).collect());
     }
     if let Some(missing) = settings.variants.iter().find(|name| !offered.contains(&name.as_str())) {
-        return Err(format!("models.{model}.variants: there is no `{missing}`; the repository has {}", offered.join(", ")));
+        return Err(format!(
+            "models.{model}.variants: there is no `{missing}`; the repository has {}",
+            offered.join(", ")
+        ));
     }
     Ok(settings.variants.iter().map(String::as_str).collect())
 }

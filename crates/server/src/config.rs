@@ -157,12 +157,7 @@ pub struct ShutdownConfig {
 
 impl Default for ModelConfig {
     fn default() -> Self {
-        Self {
-            variants: Vec::new(),
-            max_batch: nonzero(32),
-            golden_tolerance: 1e-3,
-            allow_non_finite: false,
-        }
+        Self { variants: Vec::new(), max_batch: nonzero(32), golden_tolerance: 1e-3, allow_non_finite: false }
     }
 }
 
@@ -282,11 +277,17 @@ mod tests {
     #[test]
     fn the_command_line_wins_over_the_file_and_durations_carry_units() {
         let file = std::env::temp_dir().join(format!("volley-config-{}.toml", std::process::id()));
-        std::fs::write(&file, "[http]\nport = 1\n[scheduler]\nmax_wait = \"500us\"\n[models.net]\nvariants = [\"fp32\"]\n")
-            .expect("the temporary folder is writable");
+        std::fs::write(
+            &file,
+            "[http]\nport = 1\n[scheduler]\nmax_wait = \"500us\"\n[models.net]\nvariants = [\"fp32\"]\n",
+        )
+        .expect("the temporary folder is writable");
         let config = Config::read(Some(&file), [("http.port", 7.into())]).expect("it is right");
         assert_eq!((config.http.port, config.scheduler.max_wait), (7, Duration::from_micros(500)));
-        assert_eq!((config.model("net").variants, config.model("other")), (vec!["fp32".to_owned()], ModelConfig::default()));
+        assert_eq!(
+            (config.model("net").variants, config.model("other")),
+            (vec!["fp32".to_owned()], ModelConfig::default())
+        );
 
         std::fs::write(&file, "[http]\nprot = 1\n").expect("the temporary folder is writable");
         let message = Config::read(Some(&file), []).expect_err("a typing error");

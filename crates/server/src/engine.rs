@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
-use std::sync::mpsc;
 use std::sync::Arc;
+use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
@@ -14,11 +14,11 @@ use crate::catalog::{Catalog, ServedVariant};
 use crate::codec::Pieces;
 
 /// The scheduler of one device: requests in, results out.
-pub type DeviceScheduler = Scheduler<Job, JobResult>;
+pub(crate) type DeviceScheduler = Scheduler<Job, JobResult>;
 
 /// The input rows of one request, as they came from the network, in the model's order of inputs.
 #[derive(Debug)]
-pub struct Job {
+pub(crate) struct Job {
     /// Values of each input.
     pub inputs: Vec<Pieces>,
     /// Samples.
@@ -26,11 +26,11 @@ pub struct Job {
 }
 
 /// What becomes of a job that was run.
-pub type JobResult = Result<Outputs, RunError>;
+pub(crate) type JobResult = Result<Outputs, RunError>;
 
 /// The threads that run batches.
 #[derive(Debug)]
-pub struct Workers {
+pub(crate) struct Workers {
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -43,7 +43,7 @@ impl Workers {
     ///
     /// # Panics
     /// If the system cannot start a thread.
-    pub fn start(workers: Vec<Worker<Job, JobResult>>, catalog: &Arc<Catalog>) -> Result<Self, LoadError> {
+    pub(crate) fn start(workers: Vec<Worker<Job, JobResult>>, catalog: &Arc<Catalog>) -> Result<Self, LoadError> {
         let (report, reports) = mpsc::channel();
         let count = workers.len();
         let threads = workers
@@ -75,7 +75,7 @@ impl Workers {
     }
 
     /// Waits for the threads to end, which they do once the scheduler is closed and drained.
-    pub fn join(self) {
+    pub(crate) fn join(self) {
         for thread in self.threads {
             if thread.join().is_err() {
                 tracing::error!("a worker thread panicked outside a batch");

@@ -9,7 +9,7 @@ use volley_telemetry::{Failure, Rejection};
 
 /// A refusal or failure.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ApiError {
+pub(crate) struct ApiError {
     /// What kind of thing went wrong.
     pub cause: Cause,
     /// What was wrong, where, and what would be right.
@@ -18,7 +18,7 @@ pub struct ApiError {
 
 /// The kinds of things that go wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cause {
+pub(crate) enum Cause {
     /// The request does not fit the protocol or the model.
     Invalid,
     /// The body is in an encoding that is not offered.
@@ -43,27 +43,27 @@ pub enum Cause {
 
 impl ApiError {
     /// An error with a message.
-    pub fn new(cause: Cause, message: impl Into<String>) -> Self {
+    pub(crate) fn new(cause: Cause, message: impl Into<String>) -> Self {
         Self { cause, message: message.into() }
     }
 
     /// The request itself is at fault; `field` says where, in the terms of the request.
-    pub fn invalid(field: impl fmt::Display, message: impl fmt::Display) -> Self {
+    pub(crate) fn invalid(field: impl fmt::Display, message: impl fmt::Display) -> Self {
         Self::new(Cause::Invalid, format!("{field}: {message}"))
     }
 
     /// The request's deadline passed, or could not have been met.
-    pub fn deadline() -> Self {
+    pub(crate) fn deadline() -> Self {
         Self::new(Cause::Deadline, "parameters.timeout: the deadline passed before the result was there")
     }
 
     /// The server is leaving.
-    pub fn shutting_down() -> Self {
+    pub(crate) fn shutting_down() -> Self {
         Self::new(Cause::ShuttingDown, "the server is shutting down")
     }
 
     /// The status of the response.
-    pub fn status(&self) -> StatusCode {
+    pub(crate) fn status(&self) -> StatusCode {
         match self.cause {
             Cause::Invalid => StatusCode::BAD_REQUEST,
             Cause::UnsupportedEncoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -77,12 +77,12 @@ impl ApiError {
     }
 
     /// How long the caller should stay away, for overload.
-    pub fn retry_after(&self) -> Option<Duration> {
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
         matches!(self.cause, Cause::QueueFull | Cause::ShuttingDown).then_some(Duration::from_secs(1))
     }
 
     /// How a request that reached its model is counted.
-    pub fn failure(&self) -> Failure {
+    pub(crate) fn failure(&self) -> Failure {
         match self.cause {
             Cause::QueueFull => Failure::QueueFull,
             Cause::ShuttingDown => Failure::ShuttingDown,
@@ -98,7 +98,7 @@ impl ApiError {
     }
 
     /// How a request that reached no model is counted.
-    pub fn rejection(&self) -> Rejection {
+    pub(crate) fn rejection(&self) -> Rejection {
         match self.cause {
             Cause::TooLarge => Rejection::TooLarge,
             Cause::NotFound => Rejection::UnknownModel,

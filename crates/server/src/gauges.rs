@@ -14,7 +14,7 @@ const HOST_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Reads queues, caches and the host into their metrics, and renders all metrics.
 #[derive(Debug)]
-pub struct Gauges {
+pub(crate) struct Gauges {
     exporter: Exporter,
     pipeline: Arc<Pipeline>,
     cache: CacheTierMetrics,
@@ -24,12 +24,13 @@ pub struct Gauges {
 
 impl Gauges {
     /// Registers with the recorder in force, and takes a first sample of the host.
-    pub fn register(exporter: Exporter, pipeline: Arc<Pipeline>) -> Self {
-        let device = pipeline.catalog.variants().next().map_or("cpu", |variant| variant.model.placement().provider.name());
+    pub(crate) fn register(exporter: Exporter, pipeline: Arc<Pipeline>) -> Self {
+        let device =
+            pipeline.catalog.variants().next().map_or("cpu", |variant| variant.model.placement().provider.name());
         let gauges = Self {
             cache: CacheTierMetrics::register("local"),
             device: DeviceMetrics::register(device),
-            host: Mutex::new((Host::register(), None)),
+            host: Mutex::new((Host::new(), None)),
             exporter,
             pipeline,
         };
@@ -38,13 +39,13 @@ impl Gauges {
     }
 
     /// Everything, as Prometheus reads it.
-    pub fn render(&self) -> String {
+    pub(crate) fn render(&self) -> String {
         self.read();
         self.exporter.render()
     }
 
     /// What must be done now and then, scraped or not: histograms are folded, and the host is sampled.
-    pub fn upkeep(&self) {
+    pub(crate) fn upkeep(&self) {
         self.sample_host();
         self.exporter.upkeep();
     }

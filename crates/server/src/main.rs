@@ -11,7 +11,7 @@ use volley_server::{Config, Server};
 
 /// Serves models over the Open Inference Protocol, gathering requests into batches by priority and deadline.
 ///
-/// Without arguments it serves the model that ships with Volley, on the CPU, at http://127.0.0.1:8000.
+/// Without arguments it serves the model that ships with Volley, on the CPU, at <http://127.0.0.1:8000>.
 #[derive(Debug, Parser)]
 #[command(
     name = "volley-server",
@@ -48,7 +48,7 @@ struct Cli {
     /// Form of log lines: human or json [default: human].
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<String>,
-    /// What to log, by level or target, for example debug or warn,volley_server=debug [default: info].
+    /// What to log, by level or target, for example debug or `warn,volley_server=debug` [default: info].
     #[arg(long, value_name = "FILTER")]
     log: Option<String>,
 }

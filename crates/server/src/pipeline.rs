@@ -16,7 +16,7 @@ use crate::error::{ApiError, Cause};
 
 /// What every request goes through.
 #[derive(Debug)]
-pub struct Pipeline {
+pub(crate) struct Pipeline {
     /// What is served.
     pub catalog: Arc<Catalog>,
     /// Where misses are computed.
@@ -29,7 +29,7 @@ pub struct Pipeline {
 
 /// One call, as an edge read it.
 #[derive(Debug)]
-pub struct Call<'a> {
+pub(crate) struct Call<'a> {
     /// The model named in the path.
     pub model: &'a str,
     /// The version named in the path.
@@ -61,7 +61,7 @@ impl Pipeline {
     ///
     /// # Errors
     /// [`ApiError`] that says what was wrong with the request, or why it was not computed.
-    pub async fn infer(&self, handoff: &Handoff, call: Call<'_>) -> Result<Encoded, ApiError> {
+    pub(crate) async fn infer(&self, handoff: &Handoff, call: Call<'_>) -> Result<Encoded, ApiError> {
         let (json, binary) = codec::split(call.body, call.json_length).inspect_err(|error| self.rejected(error))?;
         let envelope = Envelope::read(&json, binary).inspect_err(|error| self.rejected(error))?;
         let parameters = envelope.parameters();
@@ -110,13 +110,13 @@ impl Pipeline {
         request: &mut InferRequest,
         urgency: Urgency,
     ) -> Result<Outputs, ApiError> {
-        let key = self.key(variant, request);
+        let key = key(variant, request);
         let rank = urgency.rank();
         let lead = match cache.lookup(key, rank) {
-            Lookup::Hit(bytes) => return self.from_cache(bytes, variant, request),
+            Lookup::Hit(bytes) => return restored(bytes, variant, request),
             Lookup::Lead(lead) => lead,
             Lookup::Follow(follow) => match in_time(urgency.deadline, follow).await? {
-                Followed::Value(bytes) => return self.from_cache(bytes, variant, request),
+                Followed::Value(bytes) => return restored(bytes, variant, request),
                 Followed::Failed(error) => return Err(error),
                 Followed::Lead(lead) => lead,
             },
@@ -156,31 +156,32 @@ impl Pipeline {
         }
         let ticket = self.scheduler.submit(submission).map_err(|refused| refusal(&refused))?;
         let outcome = in_time(urgency.deadline, ticket).await?;
+        if outcome.timings.batch.is_some() {
+            variant.metrics.request_dequeued(lane(urgency.priority), outcome.timings.queue_time());
+        }
         match outcome.result {
             Ok(Ok(outputs)) => Ok(outputs),
             Ok(Err(error)) => Err(ApiError::new(Cause::ComputeFailed, error.to_string())),
             Err(Failure::DeadlineExceeded) => Err(ApiError::deadline()),
             Err(Failure::ShutDown) => Err(ApiError::shutting_down()),
-            Err(failure) => {
-                Err(ApiError::new(Cause::ComputeFailed, format!("the batch was not completed: {failure}")))
-            }
+            Err(failure) => Err(ApiError::new(Cause::ComputeFailed, format!("the batch was not completed: {failure}"))),
         }
     }
+}
 
-    fn key(&self, variant: &ServedVariant, request: &InferRequest) -> Key {
-        // The identity stands for the file, and so for the names, types and row shapes of its tensors.
-        let mut hasher = variant.identity.clone();
-        hasher.field(&request.rows.to_le_bytes());
-        for values in &request.inputs {
-            hasher.field_in_parts(values.iter());
-        }
-        hasher.finish()
+/// What a result depends on. The identity stands for the file, and so for the names, types and row shapes of its tensors.
+fn key(variant: &ServedVariant, request: &InferRequest) -> Key {
+    let mut hasher = variant.identity.clone();
+    hasher.field(&request.rows.to_le_bytes());
+    for values in &request.inputs {
+        hasher.field_in_parts(values.iter());
     }
+    hasher.finish()
+}
 
-    fn from_cache(&self, bytes: bytes::Bytes, variant: &ServedVariant, request: &InferRequest) -> Result<Outputs, ApiError> {
-        Outputs::from_joined(bytes, variant.outputs(), request.rows)
-            .ok_or_else(|| ApiError::new(Cause::Internal, "a cached result has the wrong size"))
-    }
+fn restored(bytes: bytes::Bytes, variant: &ServedVariant, request: &InferRequest) -> Result<Outputs, ApiError> {
+    Outputs::from_joined(bytes, variant.outputs(), request.rows)
+        .ok_or_else(|| ApiError::new(Cause::Internal, "a cached result has the wrong size"))
 }
 
 /// Waits no longer than the deadline. What is given up is dropped, which withdraws it.
@@ -192,7 +193,7 @@ async fn in_time<F: Future>(deadline: Option<Instant>, future: F) -> Result<F::O
 }
 
 /// The label under which a priority's requests are counted.
-pub fn lane(priority: Priority) -> Lane {
+pub(crate) fn lane(priority: Priority) -> Lane {
     Lane::ALL[priority.lane()]
 }
 

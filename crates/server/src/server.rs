@@ -69,13 +69,16 @@ impl Server {
             Cache::new(volley_cache::CacheConfig {
                 capacity_bytes: config.cache.capacity_bytes,
                 time_to_live: Some(config.cache.time_to_live),
-                ..Default::default()
+                // Entries of one busy moment do not all expire in another.
+                ttl_jitter: config.cache.time_to_live / 10,
             })
         });
-        let pipeline = Arc::new(Pipeline { catalog, scheduler: scheduler.clone(), cache, rejections: EdgeMetrics::register() });
+        let pipeline =
+            Arc::new(Pipeline { catalog, scheduler: scheduler.clone(), cache, rejections: EdgeMetrics::register() });
         let gauges = Arc::new(Gauges::register(exporter, Arc::clone(&pipeline)));
         let (phase, phase_seen) = watch::channel(Phase::Serving);
-        let edge = Edge { pipeline: Arc::clone(&pipeline), max_body_bytes: config.http.max_body_bytes, phase: phase_seen };
+        let edge =
+            Edge { pipeline: Arc::clone(&pipeline), max_body_bytes: config.http.max_body_bytes, phase: phase_seen };
         let io_count = config.http.threads.map_or((cores / 8).max(1), NonZeroUsize::get);
         let io = IoThreads::start(io_count, &http_listener, &Arc::new(edge))
             .map_err(|error| StartError(format!("the HTTP threads could not be started: {error}")))?;
@@ -86,17 +89,7 @@ impl Server {
             startup_ms = started.elapsed().as_millis() as u64,
             "ready"
         );
-        Ok(Self {
-            config,
-            http_address,
-            metrics_address,
-            phase,
-            io,
-            workers,
-            scheduler,
-            metrics_listener,
-            gauges,
-        })
+        Ok(Self { config, http_address, metrics_address, phase, io, workers, scheduler, metrics_listener, gauges })
     }
 
     /// Where inference requests are answered.
@@ -157,7 +150,9 @@ impl Server {
 
 fn bind(section: &str, host: IpAddr, port: u16) -> Result<TcpListener, StartError> {
     TcpListener::bind((host, port)).map_err(|error| {
-        StartError(format!("{section}.port: cannot listen on {host}:{port}: {error}; choose another with --{section}-port"))
+        StartError(format!(
+            "{section}.port: cannot listen on {host}:{port}: {error}; choose another with --{section}-port"
+        ))
     })
 }
 
@@ -170,7 +165,6 @@ fn local(listener: &TcpListener) -> Result<SocketAddr, StartError> {
 pub struct StartError(String);
 
 impl StartError {
-    #[expect(clippy::needless_pass_by_value, reason = "used as a function for map_err")]
     fn other(error: impl std::error::Error) -> Self {
         Self(error.to_string())
     }

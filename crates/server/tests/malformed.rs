@@ -51,8 +51,27 @@ fn json_cases() -> Vec<(&'static str, String, &'static str)> {
         ("an input that is no object", spoilt("/inputs/0", json!(3)), "inputs[0]"),
         ("an unknown input", spoilt("/inputs/0/name", json!("inptu")), "inputs[0].name"),
         ("an input without a name", removed("/inputs/0", "name"), "inputs[0]"),
-        ("the same input twice", { let mut r = good(); let i = r["inputs"][0].clone(); r["inputs"].as_array_mut().unwrap().push(i); r.to_string() }, "inputs[1].name"),
-        ("an input too many", { let mut r = good(); let mut i = r["inputs"][0].clone(); i["name"] = json!("extra"); r["inputs"].as_array_mut().unwrap().push(i); r.to_string() }, "inputs[1].name"),
+        (
+            "the same input twice",
+            {
+                let mut r = good();
+                let i = r["inputs"][0].clone();
+                r["inputs"].as_array_mut().unwrap().push(i);
+                r.to_string()
+            },
+            "inputs[1].name",
+        ),
+        (
+            "an input too many",
+            {
+                let mut r = good();
+                let mut i = r["inputs"][0].clone();
+                i["name"] = json!("extra");
+                r["inputs"].as_array_mut().unwrap().push(i);
+                r.to_string()
+            },
+            "inputs[1].name",
+        ),
         ("no shape", removed("/inputs/0", "shape"), "inputs[0]"),
         ("an empty shape", spoilt("/inputs/0/shape", json!([])), "inputs[0].shape"),
         ("a shape without the batch axis", spoilt("/inputs/0/shape", json!([50, 60])), "inputs[0].shape"),
@@ -61,7 +80,11 @@ fn json_cases() -> Vec<(&'static str, String, &'static str)> {
         ("more rows than a batch", spoilt("/inputs/0/shape", json!([33, 50, 60])), "inputs[0].shape"),
         ("a negative axis", spoilt("/inputs/0/shape/0", json!(-1)), "inputs[0].shape[0]"),
         ("an axis of 2^63", spoilt("/inputs/0/shape/0", json!(9_223_372_036_854_775_808_u64)), "inputs[0].shape"),
-        ("axes whose product overflows", spoilt("/inputs/0/shape", json!([4_294_967_296_u64, 4_294_967_296_u64, 60])), "inputs[0].shape"),
+        (
+            "axes whose product overflows",
+            spoilt("/inputs/0/shape", json!([4_294_967_296_u64, 4_294_967_296_u64, 60])),
+            "inputs[0].shape",
+        ),
         ("a fractional axis", spoilt("/inputs/0/shape/0", json!(1.5)), "inputs[0].shape[0]"),
         ("a shape of text", spoilt("/inputs/0/shape", json!("1,50,60")), "inputs[0].shape"),
         ("no datatype", removed("/inputs/0", "datatype"), "inputs[0]"),
@@ -70,17 +93,37 @@ fn json_cases() -> Vec<(&'static str, String, &'static str)> {
         ("no values", removed("/inputs/0", "data"), "inputs[0].data"),
         ("too few values", spoilt("/inputs/0/data", json!([1.0, 2.0])), "inputs[0].data"),
         ("too many values", spoilt("/inputs/0/data", json!(vec![0.5; 3001])), "inputs[0].data"),
-        ("nested lists of the wrong length", spoilt("/inputs/0/data", json!([vec![vec![0.5; 50]; 60]])), "inputs[0].data"),
+        (
+            "nested lists of the wrong length",
+            spoilt("/inputs/0/data", json!([vec![vec![0.5; 50]; 60]])),
+            "inputs[0].data",
+        ),
         ("a value that is null", spoilt("/inputs/0/data", Value::Array(one_value_nan)), "inputs[0].data"),
         ("a value that is text", spoilt("/inputs/0/data", Value::Array(one_value_text)), "inputs[0].data"),
         ("a bare NaN", good_text.replacen("0.5", "NaN", 1), "inputs[0].data"),
         ("a value beyond float32", good_text.replacen("0.5", "1e300", 1), "inputs[0].data"),
         ("a value beyond float64", good_text.replacen("0.5", "1e999", 1), "inputs[0].data"),
-        ("values and a binary size", added("/inputs/0", "parameters", json!({ "binary_data_size": 12000 })), "inputs[0].data"),
-        ("shared memory", added("/inputs/0", "parameters", json!({ "shared_memory_region": "r" })), "inputs[0].parameters.shared_memory_region"),
+        (
+            "values and a binary size",
+            added("/inputs/0", "parameters", json!({ "binary_data_size": 12000 })),
+            "inputs[0].data",
+        ),
+        (
+            "shared memory",
+            added("/inputs/0", "parameters", json!({ "shared_memory_region": "r" })),
+            "inputs[0].parameters.shared_memory_region",
+        ),
         ("an unknown output", added("", "outputs", json!([{ "name": "logits" }])), "outputs[0].name"),
-        ("an output twice", added("", "outputs", json!([{ "name": "features" }, { "name": "features" }])), "outputs[1].name"),
-        ("classification", added("", "outputs", json!([{ "name": "prediction", "parameters": { "classification": 1 } }])), "outputs[0].parameters.classification"),
+        (
+            "an output twice",
+            added("", "outputs", json!([{ "name": "features" }, { "name": "features" }])),
+            "outputs[1].name",
+        ),
+        (
+            "classification",
+            added("", "outputs", json!([{ "name": "prediction", "parameters": { "classification": 1 } }])),
+            "outputs[0].parameters.classification",
+        ),
         ("a priority out of range", added("", "parameters", json!({ "priority": 9 })), "parameters.priority"),
         ("a negative priority", added("", "parameters", json!({ "priority": -1 })), "parameters.priority"),
         ("an unknown lane", added("", "parameters", json!({ "priority": "urgent" })), "parameters.priority"),
@@ -88,7 +131,11 @@ fn json_cases() -> Vec<(&'static str, String, &'static str)> {
         ("a timeout of text", added("", "parameters", json!({ "timeout": "5ms" })), "parameters.timeout"),
         ("an unknown variant", added("", "parameters", json!({ "variant": "fp4" })), "parameters.variant"),
         ("an ensemble", added("", "parameters", json!({ "use_ensemble": true })), "parameters.use_ensemble"),
-        ("an uncertainty", added("", "parameters", json!({ "return_uncertainty": true })), "parameters.return_uncertainty"),
+        (
+            "an uncertainty",
+            added("", "parameters", json!({ "return_uncertainty": true })),
+            "parameters.return_uncertainty",
+        ),
         ("a sequence", added("", "parameters", json!({ "sequence_id": 12 })), "parameters.sequence_id"),
         ("parameters that are a list", added("", "parameters", json!([])), "parameters"),
     ]
@@ -132,7 +179,7 @@ fn binary_bodies_that_do_not_add_up_are_told_so() {
         ("a header that is no number", plain("many"), "Inference-Header-Content-Length"),
         ("a header that is empty", plain(""), "Inference-Header-Content-Length"),
         ("a header of zero", plain("0"), "body"),
-        ("a header that cuts the JSON", plain("20"), "body"),
+        ("a header that cuts the JSON", plain("20"), "inputs[0]"),
         ("a header that reaches into the tensor", plain(&(json_length + 4).to_string()), "body"),
         ("a size that is too small", resized("12000", "11996"), "inputs[0].parameters.binary_data_size"),
         ("a size that is too large", resized("12000", "12004"), "inputs[0].parameters.binary_data_size"),
@@ -143,7 +190,11 @@ fn binary_bodies_that_do_not_add_up_are_told_so() {
         ("infinity", with_nan(f32::INFINITY), "inputs[0].data"),
         ("negative infinity", with_nan(f32::NEG_INFINITY), "inputs[0].data"),
     ];
-    cases.push(("a tensor cut short", (good.bytes[..good.bytes.len() - 1].to_vec(), json_length.to_string()), "inputs[0].parameters.binary_data_size"));
+    cases.push((
+        "a tensor cut short",
+        (good.bytes[..good.bytes.len() - 1].to_vec(), json_length.to_string()),
+        "inputs[0].parameters.binary_data_size",
+    ));
     cases.push(("bytes left over", ([&good.bytes[..], &[0; 3]].concat(), json_length.to_string()), "body"));
     for (name, (body, length), field) in &cases {
         let mut connection = server.connect();
@@ -158,7 +209,12 @@ fn binary_bodies_that_do_not_add_up_are_told_so() {
 fn broken_http_gets_a_4xx_or_a_closed_connection_and_the_server_serves_on() {
     let server = ServerProcess::start(&[("VOLLEY_HTTP__MAX_BODY_BYTES", "100000")]);
     let mut connection = server.connect();
-    for path in ["/v2/models/other/infer", "/v2/models/cnn_lstm/versions/2/infer", "/v2/models/cnn_lstm/versions/x/infer", "/v2/models//infer"] {
+    for path in [
+        "/v2/models/other/infer",
+        "/v2/models/cnn_lstm/versions/2/infer",
+        "/v2/models/cnn_lstm/versions/x/infer",
+        "/v2/models//infer",
+    ] {
         let reply = connection.send("POST", path, &[], good().to_string().as_bytes());
         assert_eq!(reply.status, 404, "{path}: {}", reply.error());
     }

@@ -12,7 +12,9 @@ fn health_and_metadata_answer_as_the_protocol_says() {
     let server = ServerProcess::start(&[]);
     let mut connection = server.connect();
     let mut get = |path: &str| connection.send("GET", path, &[], b"");
-    for path in ["/v2/health/live", "/v2/health/ready", "/v2/models/cnn_lstm/ready", "/v2/models/cnn_lstm/versions/1/ready"] {
+    for path in
+        ["/v2/health/live", "/v2/health/ready", "/v2/models/cnn_lstm/ready", "/v2/models/cnn_lstm/versions/1/ready"]
+    {
         assert_eq!(get(path).status, 200, "{path}");
     }
     let metadata = get("/v2/models/cnn_lstm").json();
@@ -68,10 +70,12 @@ fn only_the_outputs_asked_for_come_back_in_the_order_asked() {
 fn the_variant_parameter_picks_among_those_that_are_served() {
     let server = ServerProcess::start(&[BOTH_VARIANTS]);
     let mut connection = server.connect();
-    let mut values = |variant: &str| connection.infer(&binary_request(&[window(2)], &json!({ "variant": variant }))).values(0);
+    let mut values =
+        |variant: &str| connection.infer(&binary_request(&[window(2)], &json!({ "variant": variant }))).values(0);
     let (int8, fp32) = (values("int8"), values("fp32"));
     assert_ne!(int8, fp32);
-    assert!(int8.iter().zip(&fp32).all(|(a, b)| (a - b).abs() < 0.2), "they approximate each other");
+    let mean = int8.iter().zip(&fp32).map(|(a, b)| (a - b).abs()).sum::<f32>() / 128.0;
+    assert!(mean < 0.1, "they approximate each other: {mean}");
     let default = connection.infer(&binary_request(&[window(2)], &json!({})));
     assert_eq!(default.values(0), int8, "the first that is configured is the default");
     let other = connection.infer(&binary_request(&[window(2)], &json!({ "variant": "fp16" })));
@@ -109,7 +113,8 @@ fn a_deadline_that_cannot_be_met_is_told_and_one_that_can_is_met() {
 fn answers_do_not_depend_on_who_else_asks_at_the_same_time() {
     let server = ServerProcess::start(&[]);
     let uncached = json!({ "cache": false });
-    let alone: Vec<_> = (0..8).map(|seed| server.connect().infer(&binary_request(&[window(seed)], &uncached)).values(0)).collect();
+    let alone: Vec<_> =
+        (0..8).map(|seed| server.connect().infer(&binary_request(&[window(seed)], &uncached)).values(0)).collect();
     std::thread::scope(|scope| {
         for caller in 0..8 {
             let (server, alone, uncached) = (&server, &alone, &uncached);
@@ -143,13 +148,15 @@ fn metrics_keep_requests_and_errors_comparable() {
     assert_eq!(sample(&text, "batch_processing_errors_total"), 0.0, "the caller was at fault\n{text}");
     assert!(text.contains("reason=\"invalid_input\"} 1"), "{text}");
     assert_eq!(sample(&text, "batch_processing_latency_seconds_count"), 1.0, "{text}");
-    assert!(text.contains("batch_processing_cpu_utilization_percent"), "{text}");
+    assert_eq!(sample(&text, "batch_processing_queue_seconds_count"), 1.0, "{text}");
+    assert!(text.contains("batch_processing_memory_utilization_percent"), "{text}");
 }
 
 fn metrics(server: &ServerProcess) -> String {
     let reply = Connection::to(server.metrics).send("GET", "/metrics", &[], b"");
     assert_eq!(reply.status, 200);
-    String::from_utf8(reply.body).expect("text")
+    let text = String::from_utf8(reply.body).expect("text");
+    text.lines().filter(|line| !line.contains("_bucket{")).flat_map(|line| [line, "\n"]).collect()
 }
 
 /// The sum over all label sets of a metric.

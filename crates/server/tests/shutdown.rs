@@ -39,11 +39,15 @@ fn every_request_sent_before_the_server_says_close_is_answered_after_sigterm() {
         .collect();
     warm.wait();
     server.terminate();
-    let turns: Vec<usize> = callers.into_iter().map(|caller| caller.join().expect("every request was answered")).collect();
+    let turns: Vec<usize> =
+        callers.into_iter().map(|caller| caller.join().expect("every request was answered")).collect();
     let (success, log) = server.wait();
     assert!(success, "it ends well: {log:?}");
     assert_eq!(answered.load(Ordering::Relaxed), turns.iter().map(|turn| turn + 1).sum::<usize>());
-    assert!(log.iter().any(|entry| entry["message"].as_str().is_some_and(|text| text.contains("everything accepted"))), "{log:?}");
+    assert!(
+        log.iter().any(|entry| entry["message"].as_str().is_some_and(|text| text.contains("everything accepted"))),
+        "{log:?}"
+    );
     assert!(std::net::TcpStream::connect(address).is_err(), "nothing listens any more");
 }
 

@@ -10,7 +10,7 @@ use volley_gpu_runtime::DataType;
 ///
 /// # Errors
 /// A sentence saying what was found where.
-pub fn parse(raw: &RawValue, dtype: DataType, shape: &[usize]) -> Result<Vec<u8>, String> {
+pub(super) fn parse(raw: &RawValue, dtype: DataType, shape: &[usize]) -> Result<Vec<u8>, String> {
     let expected = shape.iter().product();
     let mut values = Values { dtype, bytes: Vec::with_capacity(expected * dtype.size()), count: 0, expected };
     let mut json = serde_json::Deserializer::from_str(raw.get());
@@ -21,7 +21,7 @@ pub fn parse(raw: &RawValue, dtype: DataType, shape: &[usize]) -> Result<Vec<u8>
     Ok(values.bytes)
 }
 
-/// serde_json counts lines and columns from the start of this value, which would mislead.
+/// `serde_json` counts lines and columns from the start of this value, which would mislead.
 fn plain(error: &serde_json::Error) -> String {
     let text = error.to_string();
     text.rsplit_once(" at line ").map_or(text.clone(), |(message, _)| message.to_owned())

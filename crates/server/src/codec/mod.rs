@@ -6,7 +6,7 @@ mod pieces;
 mod request;
 mod response;
 
-pub use parameters::Parameters;
-pub use pieces::Pieces;
-pub use request::{Envelope, InferRequest, Interface, split};
-pub use response::{Encoded, encode};
+pub(crate) use parameters::Parameters;
+pub(crate) use pieces::Pieces;
+pub(crate) use request::{Envelope, InferRequest, Interface, split};
+pub(crate) use response::{Encoded, encode};

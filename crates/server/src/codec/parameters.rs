@@ -11,7 +11,7 @@ use crate::error::ApiError;
 /// The `parameters` object of an inference request. Parameters not named here are left alone, as the protocol asks.
 #[derive(Debug, Clone, Default, serde::Deserialize)]
 #[serde(default)]
-pub struct Parameters {
+pub(crate) struct Parameters {
     priority: Option<Rank>,
     timeout: Option<u64>,
     /// `false` bypasses the result cache, in both directions.
@@ -27,17 +27,17 @@ pub struct Parameters {
 
 impl Parameters {
     /// The lane the request goes to.
-    pub fn priority(&self) -> Priority {
+    pub(crate) fn priority(&self) -> Priority {
         self.priority.map_or_else(Priority::default, |rank| rank.0)
     }
 
     /// The end-to-end deadline, counted from the request's arrival. Zero means none, as Triton has it.
-    pub fn timeout(&self) -> Option<Duration> {
+    pub(crate) fn timeout(&self) -> Option<Duration> {
         self.timeout.filter(|&microseconds| microseconds > 0).map(Duration::from_micros)
     }
 
     /// Refuses what no served model can do, rather than ignore it.
-    pub fn check(&self) -> Result<(), ApiError> {
+    pub(crate) fn check(&self) -> Result<(), ApiError> {
         for (name, wanted) in [("return_uncertainty", self.return_uncertainty), ("use_ensemble", self.use_ensemble)] {
             if wanted == Some(true) {
                 return Err(ApiError::invalid(format!("parameters.{name}"), "this model has no ensemble"));

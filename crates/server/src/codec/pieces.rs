@@ -4,14 +4,14 @@ use bytes::{Bytes, BytesMut};
 
 /// A run of bytes in one or more pieces. Splitting shares; nothing is copied until the batch buffer is written.
 #[derive(Debug, Clone, Default)]
-pub struct Pieces {
+pub(crate) struct Pieces {
     first: Bytes,
     rest: Vec<Bytes>,
 }
 
 impl Pieces {
     /// Adds a piece at the end.
-    pub fn push(&mut self, piece: Bytes) {
+    pub(crate) fn push(&mut self, piece: Bytes) {
         if self.first.is_empty() {
             self.first = piece;
         } else if !piece.is_empty() {
@@ -20,12 +20,12 @@ impl Pieces {
     }
 
     /// Bytes in all pieces.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.first.len() + self.rest.iter().map(Bytes::len).sum::<usize>()
     }
 
     /// The pieces, in order.
-    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &[u8]> {
         std::iter::once(&self.first[..]).chain(self.rest.iter().map(|piece| &piece[..]))
     }
 
@@ -33,7 +33,7 @@ impl Pieces {
     ///
     /// # Panics
     /// If there are fewer.
-    pub fn split_to(&mut self, count: usize) -> Self {
+    pub(crate) fn split_to(&mut self, count: usize) -> Self {
         if count <= self.first.len() {
             let taken = Self { first: self.first.split_to(count), rest: Vec::new() };
             if self.first.is_empty() && !self.rest.is_empty() {
@@ -53,7 +53,7 @@ impl Pieces {
     }
 
     /// The bytes as one piece, copied only if there are several.
-    pub fn into_contiguous(self) -> Bytes {
+    pub(crate) fn into_contiguous(self) -> Bytes {
         if self.rest.is_empty() {
             return self.first;
         }

@@ -15,14 +15,14 @@ use crate::error::ApiError;
 
 /// A body taken apart, not yet checked against a model.
 #[derive(Debug)]
-pub struct Envelope<'a> {
+pub(crate) struct Envelope<'a> {
     json: Json<'a>,
     binary: Pieces,
 }
 
 /// A request that fits its model.
 #[derive(Debug)]
-pub struct InferRequest {
+pub(crate) struct InferRequest {
     /// The caller's own id, echoed.
     pub id: Option<String>,
     /// Values of each model input, in the model's order.
@@ -35,7 +35,7 @@ pub struct InferRequest {
 
 /// One output of the response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct WantedOutput {
+pub(crate) struct WantedOutput {
     /// The model's output.
     pub index: usize,
     /// Raw bytes after the JSON, rather than numbers within it.
@@ -44,7 +44,7 @@ pub struct WantedOutput {
 
 /// What the request must be checked against.
 #[derive(Debug, Clone, Copy)]
-pub struct Interface<'a> {
+pub(crate) struct Interface<'a> {
     /// The model's inputs.
     pub inputs: &'a [TensorSpec],
     /// The model's outputs.
@@ -102,7 +102,7 @@ struct TensorParameters {
 ///
 /// # Errors
 /// [`ApiError`] with status 400 when the length does not fit the body.
-pub fn split(mut body: Pieces, json_length: Option<usize>) -> Result<(Bytes, Pieces), ApiError> {
+pub(crate) fn split(mut body: Pieces, json_length: Option<usize>) -> Result<(Bytes, Pieces), ApiError> {
     let total = body.len();
     let json = match json_length {
         Some(length) if length > total => {
@@ -122,9 +122,13 @@ impl<'a> Envelope<'a> {
     ///
     /// # Errors
     /// [`ApiError`] with status 400 when the JSON is not what the protocol says.
-    pub fn read(json: &'a [u8], binary: Pieces) -> Result<Self, ApiError> {
+    pub(crate) fn read(json: &'a [u8], binary: Pieces) -> Result<Self, ApiError> {
         if json.is_empty() {
             return Err(ApiError::invalid("body", "empty; expected a JSON object with `inputs`"));
+        }
+        // serde would take a list for a struct, field by field.
+        if !json.trim_ascii_start().starts_with(b"{") {
+            return Err(ApiError::invalid("body", "not the JSON the protocol asks for: expected an object"));
         }
         let json: Json<'a> = parse(json)?;
         json.parameters.check()?;
@@ -132,7 +136,7 @@ impl<'a> Envelope<'a> {
     }
 
     /// The request's parameters.
-    pub fn parameters(&self) -> &Parameters {
+    pub(crate) fn parameters(&self) -> &Parameters {
         &self.json.parameters
     }
 
@@ -140,7 +144,7 @@ impl<'a> Envelope<'a> {
     ///
     /// # Errors
     /// [`ApiError`] with status 400, naming the field.
-    pub fn bind(mut self, interface: Interface<'_>) -> Result<InferRequest, ApiError> {
+    pub(crate) fn bind(mut self, interface: Interface<'_>) -> Result<InferRequest, ApiError> {
         let mut rows = None;
         let mut inputs: Vec<Option<Pieces>> = interface.inputs.iter().map(|_| None).collect();
         for (position, input) in self.json.inputs.iter().enumerate() {
@@ -155,14 +159,16 @@ impl<'a> Envelope<'a> {
                 return Err(ApiError::invalid(at("name"), format_args!("input `{}` is given twice", input.name)));
             }
             let spec = &interface.inputs[index];
-            let shape = checked_shape(input, spec, interface.max_rows).map_err(|(field, e)| ApiError::invalid(at(field), e))?;
+            let shape =
+                checked_shape(input, spec, interface.max_rows).map_err(|(field, e)| ApiError::invalid(at(field), e))?;
             if *rows.get_or_insert(shape[0]) != shape[0] {
                 return Err(ApiError::invalid(
                     at("shape"),
                     format_args!("{} rows, where the input before has {}", shape[0], rows.unwrap_or_default()),
                 ));
             }
-            let values = take_values(input, &mut self.binary, spec, &shape).map_err(|(field, e)| ApiError::invalid(at(field), e))?;
+            let values = take_values(input, &mut self.binary, spec, &shape)
+                .map_err(|(field, e)| ApiError::invalid(at(field), e))?;
             if !interface.allow_non_finite && spec.dtype == DataType::Fp32 && !all_finite(&values) {
                 return Err(ApiError::invalid(at("data"), "holds a NaN or an infinity; expected finite values"));
             }
@@ -243,11 +249,7 @@ fn wanted_outputs(json: &Json<'_>, specs: &[TensorSpec]) -> Result<Vec<WantedOut
     Ok(chosen)
 }
 
-fn checked_shape(
-    input: &Input<'_>,
-    spec: &TensorSpec,
-    max_rows: usize,
-) -> Result<Vec<usize>, (&'static str, String)> {
+fn checked_shape(input: &Input<'_>, spec: &TensorSpec, max_rows: usize) -> Result<Vec<usize>, (&'static str, String)> {
     if DataType::from_name(&input.datatype) != Some(spec.dtype) {
         return Err(("datatype", format!("`{}`; expected {}", input.datatype, spec.dtype)));
     }
@@ -286,7 +288,6 @@ fn all_finite(values: &Pieces) -> bool {
             if !f32::from_le_bytes(held).is_finite() {
                 return false;
             }
-            have = 0;
         }
         let whole = piece.chunks_exact(4);
         let tail = whole.remainder();
@@ -308,9 +309,14 @@ fn all_finite(values: &Pieces) -> bool {
 fn parse<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, ApiError> {
     serde_json::from_slice(json).map_err(|plain| {
         let mut deserializer = serde_json::Deserializer::from_slice(json);
-        match serde_path_to_error::deserialize::<_, T>(&mut deserializer) {
-            Err(error) if error.path().iter().len() > 0 => ApiError::invalid(error.path().to_string(), error.inner()),
-            Err(_) | Ok(_) => ApiError::invalid("body", format_args!("not the JSON the protocol asks for: {plain}")),
+        let Err(error) = serde_path_to_error::deserialize::<_, T>(&mut deserializer) else {
+            return ApiError::invalid("body", format_args!("not the JSON the protocol asks for: {plain}"));
+        };
+        // A question mark stands for what the parser was at when it could not tell the field.
+        let path = error.path().to_string();
+        match path.trim_end_matches('?').trim_end_matches('.') {
+            "" => ApiError::invalid("body", format_args!("not the JSON the protocol asks for: {plain}")),
+            field => ApiError::invalid(field, error.inner()),
         }
     })
 }
@@ -399,7 +405,10 @@ mod tests {
             ("[]".into(), "body: not the JSON"),
             ("{}".into(), "missing field `inputs`"),
             (r#"{"inputs":[]}"#.into(), "inputs: input `input` is missing"),
-            (r#"{"inputs":[{"name":"other",SHAPE}]}"#.replace("SHAPE", good), "inputs[0].name: the model has no input `other`"),
+            (
+                r#"{"inputs":[{"name":"other",SHAPE}]}"#.replace("SHAPE", good),
+                "inputs[0].name: the model has no input `other`",
+            ),
             (input(r#""shape":[1,2,-3],"datatype":"FP32","data":[]"#), "inputs[0].shape[2]: "),
             (input(r#""shape":[9223372036854775808,2,3],"datatype":"FP32","data":[]"#), "inputs[0].shape: "),
             (input(r#""shape":[18446744073709551616,2,3],"datatype":"FP32","data":[]"#), "inputs[0].shape[0]: "),
@@ -409,15 +418,30 @@ mod tests {
             (input(r#""shape":[1,2,3],"datatype":"FP32""#), "inputs[0].data: missing"),
             (input(r#""shape":[1,2,3],"datatype":"FP32","data":"x""#), "inputs[0].data: invalid type"),
             (input(&format!(r#"{good},"parameters":{{"binary_data_size":24}}"#)), "inputs[0].data: given beside"),
-            (input(&format!(r#"{good},"parameters":{{"binary_data_size":-1}}"#)), "inputs[0].parameters.binary_data_size: "),
-            (input(&format!(r#"{good},"parameters":{{"shared_memory_region":"r"}}"#)), "inputs[0].parameters.shared_memory_region"),
+            (
+                input(&format!(r#"{good},"parameters":{{"binary_data_size":-1}}"#)),
+                "inputs[0].parameters.binary_data_size: ",
+            ),
+            (
+                input(&format!(r#"{good},"parameters":{{"shared_memory_region":"r"}}"#)),
+                "inputs[0].parameters.shared_memory_region",
+            ),
             (input(good).replace("}]}", r#"}],"parameters":{"priority":5}}"#), "parameters.priority: invalid value"),
-            (input(good).replace("}]}", r#"}],"parameters":{"priority":"urgent"}}"#), "parameters.priority: invalid value"),
+            (
+                input(good).replace("}]}", r#"}],"parameters":{"priority":"urgent"}}"#),
+                "parameters.priority: invalid value",
+            ),
             (input(good).replace("}]}", r#"}],"parameters":{"timeout":-1}}"#), "parameters.timeout: invalid value"),
             (input(good).replace("}]}", r#"}],"parameters":{"use_ensemble":true}}"#), "parameters.use_ensemble: "),
             (input(good).replace("}]}", r#"}],"parameters":{"sequence_id":3}}"#), "parameters.sequence_id: "),
-            (input(good).replace("}]}", r#"}],"outputs":[{"name":"nothing"}]}"#), "outputs[0].name: the model has no output"),
-            (input(good).replace("}]}", r#"}],"outputs":[{"name":"features"},{"name":"features"}]}"#), "outputs[1].name: "),
+            (
+                input(good).replace("}]}", r#"}],"outputs":[{"name":"nothing"}]}"#),
+                "outputs[0].name: the model has no output",
+            ),
+            (
+                input(good).replace("}]}", r#"}],"outputs":[{"name":"features"},{"name":"features"}]}"#),
+                "outputs[1].name: ",
+            ),
         ];
         for (body, expected) in cases {
             let error = json(&body).expect_err(&body);

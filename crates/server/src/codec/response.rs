@@ -9,7 +9,7 @@ use super::InferRequest;
 
 /// A response body, and how much of it is JSON if raw tensors follow.
 #[derive(Debug)]
-pub struct Encoded {
+pub(crate) struct Encoded {
     /// The whole body.
     pub body: Bytes,
     /// The value of `Inference-Header-Content-Length`; `None` when the body is JSON alone.
@@ -57,7 +57,13 @@ impl Serialize for Shape<'_> {
 ///
 /// # Panics
 /// Never: numbers and names always have a JSON form.
-pub fn encode(model: &str, version: &str, request: &InferRequest, specs: &[TensorSpec], outputs: &Outputs) -> Encoded {
+pub(crate) fn encode(
+    model: &str,
+    version: &str,
+    request: &InferRequest,
+    specs: &[TensorSpec],
+    outputs: &Outputs,
+) -> Encoded {
     let rows = request.rows;
     let tensors: Vec<(bool, Bytes)> =
         request.outputs.iter().map(|wanted| (wanted.binary, outputs.tensor(wanted.index))).collect();
@@ -71,12 +77,8 @@ pub fn encode(model: &str, version: &str, request: &InferRequest, specs: &[Tenso
             data: (!binary).then(|| numbers(spec.dtype, bytes)),
         }
     });
-    let response = Response {
-        id: request.id.as_deref(),
-        model_name: model,
-        model_version: version,
-        outputs: described.collect(),
-    };
+    let response =
+        Response { id: request.id.as_deref(), model_name: model, model_version: version, outputs: described.collect() };
     let raw: usize = tensors.iter().filter(|(binary, _)| *binary).map(|(_, bytes)| bytes.len()).sum();
     let mut body = BytesMut::with_capacity(512 + raw).writer();
     serde_json::to_writer(&mut body, &response).expect("writing to memory cannot fail");
@@ -144,7 +146,10 @@ mod tests {
         let encoded = encode("net", "3", &request(wanted), &specs(), &outputs());
         assert_eq!(encoded.json_length, None);
         let json: serde_json::Value = serde_json::from_slice(&encoded.body).expect("it is JSON");
-        assert_eq!((&json["id"], &json["model_name"], &json["model_version"]), (&"a\"b".into(), &"net".into(), &"3".into()));
+        assert_eq!(
+            (&json["id"], &json["model_name"], &json["model_version"]),
+            (&"a\"b".into(), &"net".into(), &"3".into())
+        );
         assert_eq!(json["outputs"][0]["shape"], serde_json::json!([1, 2]));
         let value = json["outputs"][1]["data"][0].as_f64().expect("a number");
         assert_eq!((value as f32).to_bits(), 3.0e-9_f32.to_bits());

@@ -80,7 +80,9 @@ async fn infer(
     request: Request<Incoming>,
     arrival: Instant,
 ) -> Result<Encoded, ApiError> {
-    let call = read(edge, target, request, arrival).await.inspect_err(|error| edge.pipeline.rejections.request_rejected(error.rejection()))?;
+    let call = read(edge, target, request, arrival)
+        .await
+        .inspect_err(|error| edge.pipeline.rejections.request_rejected(error.rejection()))?;
     edge.pipeline.infer(handoff, call).await
 }
 
@@ -122,13 +124,16 @@ async fn read_body(mut body: Incoming, limit: usize) -> Result<Pieces, ApiError>
         let frame = frame.map_err(|error| ApiError::invalid("body", format!("ended early: {error}")))?;
         if let Ok(data) = frame.into_data() {
             length += data.len();
-            if length > limit {
-                return Err(too_large());
+            // One that turns out too large is read on for as much again and thrown away: a caller that is still sending
+            // when the connection closes would never see why.
+            match length {
+                _ if length <= limit => pieces.push(data),
+                _ if length <= limit.saturating_mul(2) => {}
+                _ => return Err(too_large()),
             }
-            pieces.push(data);
         }
     }
-    Ok(pieces)
+    if length > limit { Err(too_large()) } else { Ok(pieces) }
 }
 
 fn success(encoded: Encoded) -> Response<Body> {
@@ -171,7 +176,9 @@ mod tests {
         assert_eq!(Target::of_path("/v2/models/net/infer"), target("net", None));
         assert_eq!(Target::of_path("/v2/models/net/versions/3/infer"), target("net", Some("3")));
         assert_eq!(Target::of_path("/v2/models/a%20b/infer"), target("a b", None));
-        for other in ["/v2/models/net", "/v2/models/a/b/infer", "/v2/models/net/versions/1/2/infer", "/v2/models/%ff/infer"] {
+        for other in
+            ["/v2/models/net", "/v2/models/a/b/infer", "/v2/models/net/versions/1/2/infer", "/v2/models/%ff/infer"]
+        {
             assert_eq!(Target::of_path(other), None, "{other}");
         }
     }

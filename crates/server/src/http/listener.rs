@@ -27,7 +27,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Where the server is in its life. It only moves forward.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Phase {
+pub(crate) enum Phase {
     /// Taking connections and requests.
     Serving,
     /// No new connections. Requests on open ones are answered, and the connections told to close.
@@ -38,7 +38,7 @@ pub enum Phase {
 
 /// What the HTTP threads share.
 #[derive(Debug)]
-pub struct Edge {
+pub(crate) struct Edge {
     /// Answers inference requests.
     pub pipeline: Arc<Pipeline>,
     /// Largest request body.
@@ -49,7 +49,7 @@ pub struct Edge {
 
 /// The threads of the HTTP edge.
 #[derive(Debug)]
-pub struct IoThreads {
+pub(crate) struct IoThreads {
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -59,7 +59,7 @@ impl IoThreads {
     ///
     /// # Errors
     /// When the listener cannot be shared or a thread cannot be started.
-    pub fn start(count: usize, listener: &TcpListener, edge: &Arc<Edge>) -> io::Result<Self> {
+    pub(crate) fn start(count: usize, listener: &TcpListener, edge: &Arc<Edge>) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
         let threads = (0..count)
             .map(|index| {
@@ -78,7 +78,7 @@ impl IoThreads {
     /// Waits until every connection is closed, which they are once the phase is [`Phase::Closing`] and what was accepted
     /// is answered. Returns how many threads were still busy at `deadline`.
     #[must_use]
-    pub fn join_until(self, deadline: Instant) -> usize {
+    pub(crate) fn join_until(self, deadline: Instant) -> usize {
         let mut threads = self.threads;
         loop {
             threads.retain(|thread| !thread.is_finished());

@@ -13,7 +13,7 @@ use crate::gauges::Gauges;
 ///
 /// # Errors
 /// When the listener cannot be used.
-pub async fn serve_metrics(listener: TcpListener, gauges: Arc<Gauges>) -> std::io::Result<()> {
+pub(crate) async fn serve_metrics(listener: TcpListener, gauges: Arc<Gauges>) -> std::io::Result<()> {
     listener.set_nonblocking(true)?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let render = move || async move { ([(CONTENT_TYPE, "text/plain; version=0.0.4")], gauges.render()) };

@@ -5,5 +5,5 @@ mod listener;
 mod metrics;
 mod routes;
 
-pub use listener::{Edge, IoThreads, Phase};
-pub use metrics::serve_metrics;
+pub(crate) use listener::{Edge, IoThreads, Phase};
+pub(crate) use metrics::serve_metrics;

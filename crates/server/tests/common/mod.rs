@@ -10,10 +10,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 /// One window of the bundled model, in bytes.
-pub const WINDOW_BYTES: usize = 50 * 60 * 4;
+pub(crate) const WINDOW_BYTES: usize = 50 * 60 * 4;
 
 /// A server of its own; killed when dropped.
-pub struct ServerProcess {
+pub(crate) struct ServerProcess {
     child: Child,
     /// Where inference requests go.
     pub http: SocketAddr,
@@ -24,7 +24,7 @@ pub struct ServerProcess {
 
 impl ServerProcess {
     /// Starts `volley-server` with these settings in its environment, and waits until it is ready.
-    pub fn start(settings: &[(&str, &str)]) -> Self {
+    pub(crate) fn start(settings: &[(&str, &str)]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_volley-server"));
         command.args(["--http-port", "0", "--metrics-port", "0", "--log-format", "json"]);
         command.envs(settings.iter().copied()).stderr(Stdio::piped()).stdin(Stdio::null());
@@ -32,7 +32,9 @@ impl ServerProcess {
         let mut lines = BufReader::new(child.stderr.take().expect("it is piped")).lines();
         let mut seen = Vec::new();
         let ready = loop {
-            let Some(Ok(line)) = lines.next() else { panic!("the server ended before it was ready:\n{}", seen.join("\n")) };
+            let Some(Ok(line)) = lines.next() else {
+                panic!("the server ended before it was ready:\n{}", seen.join("\n"))
+            };
             match serde_json::from_str::<Value>(&line) {
                 Ok(entry) if entry["message"] == "ready" => break entry,
                 _ => seen.push(line),
@@ -51,20 +53,20 @@ impl ServerProcess {
     }
 
     /// Sends SIGTERM.
-    pub fn terminate(&self) {
+    pub(crate) fn terminate(&self) {
         let status = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
         assert!(status.expect("kill can be run").success());
     }
 
     /// Waits for the end; returns whether it was a success, and what was logged after `ready`.
-    pub fn wait(mut self) -> (bool, Vec<Value>) {
+    pub(crate) fn wait(mut self) -> (bool, Vec<Value>) {
         let status = self.child.wait().expect("it was started");
         let log = self.log.take().expect("taken once").join().expect("the log is read");
         (status.success(), log)
     }
 
     /// A connection to the inference port.
-    pub fn connect(&self) -> Connection {
+    pub(crate) fn connect(&self) -> Connection {
         Connection::to(self.http)
     }
 }
@@ -78,28 +80,28 @@ impl Drop for ServerProcess {
 
 /// A response, read whole.
 #[derive(Debug)]
-pub struct Reply {
+pub(crate) struct Reply {
     pub status: u16,
     pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
 }
 
 impl Reply {
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&self.body)))
     }
 
     /// The text of a refusal.
-    pub fn error(&self) -> String {
+    pub(crate) fn error(&self) -> String {
         self.json()["error"].as_str().unwrap_or_else(|| panic!("no error in {}", self.json())).to_owned()
     }
 
     /// The values of output `index`, whichever form they came in.
-    pub fn values(&self, index: usize) -> Vec<f32> {
+    pub(crate) fn values(&self, index: usize) -> Vec<f32> {
         let Some(length) = self.header("inference-header-content-length") else {
             let json = self.json();
             let data = json["outputs"][index]["data"].as_array().expect("values").clone();
@@ -115,12 +117,12 @@ impl Reply {
 }
 
 /// A keep-alive connection that sends what it is given, right or wrong.
-pub struct Connection {
+pub(crate) struct Connection {
     stream: BufReader<TcpStream>,
 }
 
 impl Connection {
-    pub fn to(address: SocketAddr) -> Self {
+    pub(crate) fn to(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).expect("the server listens");
         stream.set_nodelay(true).expect("a socket option");
         // Only a server that hangs is ever waited for this long.
@@ -128,12 +130,12 @@ impl Connection {
         Self { stream: BufReader::new(stream) }
     }
 
-    pub fn send(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Reply {
+    pub(crate) fn send(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Reply {
         self.write(method, path, headers, body);
         self.read().expect("a reply")
     }
 
-    pub fn write(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) {
+    pub(crate) fn write(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) {
         let mut message = format!("{method} {path} HTTP/1.1\r\nHost: volley\r\n");
         if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-length")) {
             message += &format!("Content-Length: {}\r\n", body.len());
@@ -146,17 +148,17 @@ impl Connection {
     }
 
     /// Sends bytes as they are. A server that has answered and closed already makes this fail, which is no news.
-    pub fn write_raw(&mut self, bytes: &[u8]) {
+    pub(crate) fn write_raw(&mut self, bytes: &[u8]) {
         let _ = self.stream.get_mut().write_all(bytes);
     }
 
     /// No more is sent.
-    pub fn finish_sending(&mut self) {
+    pub(crate) fn finish_sending(&mut self) {
         let _ = self.stream.get_mut().shutdown(std::net::Shutdown::Write);
     }
 
     /// Reads one reply; `None` if the server closed the connection first.
-    pub fn read(&mut self) -> Option<Reply> {
+    pub(crate) fn read(&mut self) -> Option<Reply> {
         let mut line = String::new();
         self.stream.read_line(&mut line).ok().filter(|&count| count > 0)?;
         let status = line.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or_else(|| panic!("{line:?}"));
@@ -167,13 +169,14 @@ impl Connection {
             let Some((name, value)) = line.trim_end().split_once(':') else { break };
             headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
         }
-        let length = headers.iter().find(|(name, _)| name == "content-length").map_or(0, |(_, v)| v.parse().expect("a length"));
+        let length =
+            headers.iter().find(|(name, _)| name == "content-length").map_or(0, |(_, v)| v.parse().expect("a length"));
         let mut body = vec![0; length];
         self.stream.read_exact(&mut body).ok()?;
         Some(Reply { status, headers, body })
     }
 
-    pub fn infer(&mut self, body: &Body) -> Reply {
+    pub(crate) fn infer(&mut self, body: &Body) -> Reply {
         let length = body.json_length.map(|length| length.to_string());
         let headers: Vec<_> =
             length.iter().map(|length| ("Inference-Header-Content-Length", length.as_str())).collect();
@@ -182,18 +185,18 @@ impl Connection {
 }
 
 /// The body of an inference request.
-pub struct Body {
+pub(crate) struct Body {
     pub bytes: Vec<u8>,
     pub json_length: Option<usize>,
 }
 
 /// A window whose values depend on `seed` alone.
-pub fn window(seed: usize) -> Vec<f32> {
+pub(crate) fn window(seed: usize) -> Vec<f32> {
     (0..3000).map(|i| ((seed * 31 + i * 17) % 101) as f32 / 50.0 - 1.0).collect()
 }
 
 /// A request with binary tensors in both directions and these parameters.
-pub fn binary_request(windows: &[Vec<f32>], parameters: &Value) -> Body {
+pub(crate) fn binary_request(windows: &[Vec<f32>], parameters: &Value) -> Body {
     let mut parameters = parameters.clone();
     parameters["binary_data_output"] = true.into();
     let size = windows.len() * WINDOW_BYTES;
@@ -212,7 +215,7 @@ pub fn binary_request(windows: &[Vec<f32>], parameters: &Value) -> Body {
 }
 
 /// A request in JSON alone.
-pub fn json_request(windows: &[Vec<f32>], parameters: &Value) -> Body {
+pub(crate) fn json_request(windows: &[Vec<f32>], parameters: &Value) -> Body {
     let data: Vec<f32> = windows.iter().flatten().copied().collect();
     let json = json!({
         "inputs": [{ "name": "input", "shape": [windows.len(), 50, 60], "datatype": "FP32", "data": data }],
