@@ -1,1 +1,40 @@
 #![doc = include_str!("../README.md")]
+
+mod answer;
+mod arrivals;
+mod batch;
+mod config;
+mod control;
+mod core;
+mod delivery;
+mod entry;
+mod error;
+mod gate;
+mod group;
+mod group_queue;
+mod handoff;
+mod order;
+mod outcome;
+mod policy;
+mod priority;
+mod queue;
+mod request;
+mod ring;
+mod scheduler;
+mod service_time;
+mod slot;
+mod sync;
+mod ticket;
+mod worker;
+
+pub use batch::{Batch, Executor};
+pub use config::{Config, Policy};
+pub use error::{Failure, SubmitError};
+pub use group::{GroupConfig, GroupId};
+pub use handoff::{Forward, Handoff};
+pub use outcome::{BatchInfo, Outcome, Timings};
+pub use priority::{Priority, UnknownPriority};
+pub use request::Request;
+pub use scheduler::Scheduler;
+pub use ticket::Ticket;
+pub use worker::Worker;

@@ -1,0 +1,186 @@
+//! What an executor gets: requests that go together.
+
+use std::fmt;
+use std::time::Instant;
+
+use crate::answer::Owed;
+use crate::delivery::{Delivery, contain};
+use crate::entry::Item;
+use crate::outcome::BatchInfo;
+use crate::{Failure, GroupId, Handoff, Priority};
+
+/// Requests of one group that go together, at most [`GroupConfig::max_rows`](crate::GroupConfig::max_rows) of rows.
+/// Never empty.
+///
+/// They are numbered from 0 in the order in which they were taken: effective priority, deadline, submission.
+pub struct Batch<T, R> {
+    group: GroupId,
+    items: Vec<Item<T, R>>,
+    results: Vec<Option<R>>,
+    rows: usize,
+    formed: Instant,
+    started: Instant,
+}
+
+/// Does the work. One worker calls it with one batch at a time, so it may own what the work needs, without a lock.
+///
+/// Any `FnMut(&mut Batch<T, R>)` is an executor.
+pub trait Executor<T, R> {
+    /// Works on a batch and [completes](Batch::complete) each of its requests.
+    ///
+    /// The answers are delivered together when this returns. A request that was not completed fails with
+    /// [`Failure::Unanswered`]. If this panics, all of the batch fails with [`Failure::WorkerPanicked`], also what was
+    /// completed before, and the worker goes on.
+    fn execute(&mut self, batch: &mut Batch<T, R>);
+}
+
+impl<T, R, F: FnMut(&mut Batch<T, R>)> Executor<T, R> for F {
+    fn execute(&mut self, batch: &mut Batch<T, R>) {
+        self(batch);
+    }
+}
+
+impl<T, R> Batch<T, R> {
+    /// A batch of `items`, about to be executed; `results` is for its memory.
+    pub(crate) fn new(group: GroupId, items: Vec<Item<T, R>>, mut results: Vec<Option<R>>, formed: Instant) -> Self {
+        results.clear();
+        results.resize_with(items.len(), || None);
+        Self { group, rows: items.iter().map(|item| item.rows).sum(), items, results, formed, started: Instant::now() }
+    }
+
+    /// What the requests have in common.
+    #[must_use]
+    pub const fn group(&self) -> GroupId {
+        self.group
+    }
+
+    /// How many requests there are; at least one.
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "a batch is never empty")]
+    pub const fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    /// How many rows the requests have together.
+    #[must_use]
+    pub const fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// When the batch was closed.
+    #[must_use]
+    pub const fn formed(&self) -> Instant {
+        self.formed
+    }
+
+    /// When the executor was called.
+    #[must_use]
+    pub const fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// The payload of request `i`.
+    ///
+    /// # Panics
+    ///
+    /// If there is no request `i`.
+    #[must_use]
+    pub fn payload(&self, i: usize) -> &T {
+        &self.items[i].payload
+    }
+
+    /// The payloads, in order.
+    pub fn payloads(&self) -> impl ExactSizeIterator<Item = &T> {
+        self.items.iter().map(|item| &item.payload)
+    }
+
+    /// How many rows request `i` has.
+    ///
+    /// # Panics
+    ///
+    /// If there is no request `i`.
+    #[must_use]
+    pub fn rows_of(&self, i: usize) -> usize {
+        self.items[i].rows
+    }
+
+    /// When request `i` was submitted.
+    ///
+    /// # Panics
+    ///
+    /// If there is no request `i`.
+    #[must_use]
+    pub fn submitted(&self, i: usize) -> Instant {
+        self.items[i].submitted
+    }
+
+    /// The lane that request `i` was submitted to.
+    ///
+    /// # Panics
+    ///
+    /// If there is no request `i`.
+    #[must_use]
+    pub fn priority(&self, i: usize) -> Priority {
+        self.items[i].lane
+    }
+
+    /// Answers request `i`. Its caller gets the value when the executor returns.
+    ///
+    /// # Panics
+    ///
+    /// If there is no request `i`, or if it was completed before.
+    pub fn complete(&mut self, i: usize, value: R) {
+        let result = &mut self.results[i];
+        assert!(result.is_none(), "request {i} of the batch was completed twice");
+        *result = Some(value);
+    }
+
+    /// Settles every request, `panicked` or not, and takes down whom to wake. Gives the memory back, and the payloads.
+    pub(crate) fn settle(
+        mut self,
+        completed: Instant,
+        panicked: bool,
+        delivery: &mut Delivery,
+    ) -> (Vec<Item<T, R>>, Vec<Option<R>>) {
+        let len = self.items.len();
+        for (item, value) in self.items.drain(..).zip(self.results.drain(..)) {
+            let result = match value {
+                value if panicked => {
+                    contain(|| drop(value));
+                    Err(Failure::WorkerPanicked)
+                }
+                Some(value) => Ok(value),
+                None => Err(Failure::Unanswered),
+            };
+            let info =
+                BatchInfo { formed: self.formed, started: self.started, len, rows: self.rows, priority: item.priority };
+            settle_one(item.owed, item.handoff, result, Some(info), completed, delivery);
+            contain(|| drop(item.payload));
+        }
+        (self.items, self.results)
+    }
+}
+
+/// Hands one outcome over and takes down whom to wake.
+pub(crate) fn settle_one<R>(
+    owed: Owed<R>,
+    handoff: Option<Handoff>,
+    result: Result<R, Failure>,
+    batch: Option<BatchInfo>,
+    completed: Instant,
+    delivery: &mut Delivery,
+) {
+    if let Some(waiter) = owed.settle(result, batch, completed) {
+        delivery.add(waiter, handoff);
+    }
+}
+
+impl<T, R> fmt::Debug for Batch<T, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Batch")
+            .field("group", &self.group)
+            .field("len", &self.len())
+            .field("rows", &self.rows)
+            .finish_non_exhaustive()
+    }
+}

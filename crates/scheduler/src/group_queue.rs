@@ -1,0 +1,304 @@
+//! The requests of one group that wait, in the leader's hands.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::time::{Duration, Instant};
+
+use crate::GroupId;
+use crate::arrivals::Arrivals;
+use crate::entry::{Entry, Item, Removed};
+use crate::order::{Due, Key, LEVELS, OVERDUE, Rank, effective_priority, level};
+use crate::policy::Waiting;
+use crate::service_time::ServiceTime;
+
+/// How many keys of departed requests are kept, beside as many as there are of present ones, before they are swept out.
+const SLACK: usize = 64;
+
+/// The requests of one group, in order.
+///
+/// Each request lies in `held`; everything else holds [`Key`]s. A key whose request has gone, or has changed level, is
+/// skipped when it comes up, and swept out when such keys outnumber the others: removal costs nothing by itself.
+pub(crate) struct GroupQueue<T, R> {
+    id: GroupId,
+    aging_interval: Duration,
+    held: Vec<Option<Held<T, R>>>,
+    free: Vec<usize>,
+    /// Each level by deadline, then submission. Holds the overdue as well, to find their deadlines.
+    levels: [BinaryHeap<Reverse<Key>>; LEVELS],
+    /// The overdue by submission: the order in which they go.
+    overdue: VecDeque<Key>,
+    /// By submission, those that have waited at least this many intervals (the last: or more).
+    ages: [VecDeque<Key>; LEVELS],
+    len: usize,
+    rows: usize,
+    sequence: u64,
+    arrivals: Arrivals,
+    service_time: ServiceTime,
+}
+
+struct Held<T, R> {
+    entry: Entry<T, R>,
+    sequence: u64,
+    level: usize,
+}
+
+impl<T, R> GroupQueue<T, R> {
+    pub(crate) fn new(id: GroupId, aging_interval: Duration) -> Self {
+        Self {
+            id,
+            aging_interval,
+            held: Vec::new(),
+            free: Vec::new(),
+            levels: std::array::from_fn(|_| BinaryHeap::new()),
+            overdue: VecDeque::new(),
+            ages: std::array::from_fn(|_| VecDeque::new()),
+            len: 0,
+            rows: 0,
+            sequence: 0,
+            arrivals: Arrivals::default(),
+            service_time: ServiceTime::default(),
+        }
+    }
+
+    /// How many requests are held, the withdrawn that have not come up yet included.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(crate) fn learn(&mut self, rows: usize, took: Duration, now: Instant) {
+        self.service_time.observe(rows, took, now);
+    }
+
+    pub(crate) fn insert(&mut self, entry: Entry<T, R>) {
+        self.arrivals.observe(entry.submitted);
+        self.sequence += 1;
+        self.len += 1;
+        self.rows += entry.rows;
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.held.push(None);
+            self.held.len() - 1
+        });
+        let key = Key { due: Due::from(entry.deadline), submitted: entry.submitted, sequence: self.sequence, index };
+        let level = level(entry.priority);
+        self.held[index] = Some(Held { entry, sequence: key.sequence, level });
+        self.levels[level].push(Reverse(key));
+        insert_by_submission(&mut self.ages[0], key);
+    }
+
+    /// Raises by one level what has waited another interval.
+    pub(crate) fn age(&mut self, now: Instant) {
+        for intervals in 0..LEVELS - 1 {
+            let older_than = self.aging_interval.saturating_mul(u32::try_from(intervals + 1).unwrap_or(u32::MAX));
+            while let Some(&key) = self.ages[intervals].front() {
+                if self.is_present(key) {
+                    if now.saturating_duration_since(key.submitted) < older_than {
+                        break;
+                    }
+                    insert_by_submission(&mut self.ages[intervals + 1], key);
+                    self.raise(key);
+                }
+                self.ages[intervals].pop_front();
+            }
+        }
+    }
+
+    fn raise(&mut self, key: Key) {
+        let Some(held) = &mut self.held[key.index] else { return };
+        if held.level == OVERDUE {
+            return;
+        }
+        held.level -= 1;
+        self.levels[held.level].push(Reverse(key));
+        if held.level == OVERDUE {
+            insert_by_submission(&mut self.overdue, key);
+        }
+    }
+
+    /// Takes out what was withdrawn and has come up, and what can no longer be done by its deadline.
+    pub(crate) fn refuse(&mut self, now: Instant, removed: &mut Removed<T, R>) {
+        for level in 0..LEVELS {
+            while let Some(key) = self.first_due(level) {
+                let hopeless = self.held[key.index].as_ref().is_some_and(|held| {
+                    held.entry.promise.is_withdrawn() || {
+                        let latest = self.finish(now, held.entry.rows);
+                        held.entry.deadline.is_some_and(|deadline| deadline <= now || deadline < latest)
+                    }
+                });
+                if !hopeless {
+                    break;
+                }
+                let Some((entry, level)) = self.vacate(key.index) else { break };
+                match entry.claim(effective_priority(level)) {
+                    Ok(item) => removed.hopeless.push(item),
+                    Err(payload) => removed.withdrawn.push(payload),
+                }
+            }
+        }
+        self.forget_departed();
+    }
+
+    /// What the policy must know; none if nothing waits.
+    pub(crate) fn summary(&mut self) -> Option<Waiting> {
+        let (level, first) = (0..LEVELS).find_map(|level| Some((level, self.first(level)?)))?;
+        let tightest = (0..LEVELS)
+            .filter_map(|level| match self.first_due(level)?.due {
+                Due::By(deadline) => Some(deadline),
+                Due::Never => None,
+            })
+            .min();
+        let oldest = self.oldest().unwrap_or(first.submitted);
+        let cost = |rows| self.service_time.predict(rows).unwrap_or_default();
+        Some(Waiting {
+            group: self.id,
+            head: Rank {
+                level,
+                due: if level == OVERDUE { Due::Never } else { first.due },
+                submitted: first.submitted,
+            },
+            len: self.len,
+            rows: self.rows,
+            oldest,
+            newest: self.arrivals.newest().unwrap_or(first.submitted),
+            tightest,
+            gap: self.arrivals.gap(),
+            fixed_cost: self.service_time.fixed(),
+            batch_cost: cost(self.rows.min(self.id.max_rows())),
+            largest_cost: cost(self.id.max_rows()),
+        })
+    }
+
+    /// Takes the next batch, in order: as much of each level as fits in the rows that are left and would not make a
+    /// member late that goes with it.
+    pub(crate) fn take(&mut self, now: Instant, batch: &mut Vec<Item<T, R>>, removed: &mut Removed<T, R>) {
+        let mut rows = 0;
+        let mut tightest = Due::Never;
+        for level in 0..LEVELS {
+            while let Some(key) = self.first(level) {
+                let Some(held) = &self.held[key.index] else { break };
+                let rows_with = rows + held.entry.rows;
+                let tightest_with = tightest.min(Due::from(held.entry.deadline));
+                let too_late = rows > 0 && Due::By(self.finish(now, rows_with)) > tightest_with;
+                if rows_with > self.id.max_rows() || too_late {
+                    break;
+                }
+                let Some((entry, level)) = self.vacate(key.index) else { break };
+                match entry.claim(effective_priority(level)) {
+                    Ok(item) => {
+                        rows = rows_with;
+                        tightest = tightest_with;
+                        batch.push(item);
+                    }
+                    Err(payload) => removed.withdrawn.push(payload),
+                }
+            }
+        }
+        self.forget_departed();
+    }
+
+    /// Takes out everything that was withdrawn.
+    pub(crate) fn sweep(&mut self, removed: &mut Removed<T, R>) {
+        for index in 0..self.held.len() {
+            let withdrawn = |held: &Held<T, R>| held.entry.promise.is_withdrawn();
+            if self.held[index].as_ref().is_some_and(withdrawn) {
+                removed.withdrawn.extend(self.vacate(index).map(|(entry, _)| entry.payload));
+            }
+        }
+        self.forget_departed();
+    }
+
+    /// Takes everything out.
+    pub(crate) fn clear(&mut self) -> Vec<Entry<T, R>> {
+        let entries = (0..self.held.len()).filter_map(|index| self.vacate(index)).map(|(entry, _)| entry).collect();
+        self.forget_departed();
+        entries
+    }
+
+    /// When a batch of `rows` that starts now would be done; now, if nothing recent is known of its cost.
+    fn finish(&self, now: Instant, rows: usize) -> Instant {
+        let cost = self.service_time.predict(rows).filter(|_| self.service_time.is_fresh(now));
+        now + cost.unwrap_or_default()
+    }
+
+    /// The first request of a level in the order in which they go.
+    fn first(&mut self, level: usize) -> Option<Key> {
+        if level != OVERDUE {
+            return self.first_due(level);
+        }
+        while let Some(&key) = self.overdue.front() {
+            if self.is_present(key) {
+                return Some(key);
+            }
+            self.overdue.pop_front();
+        }
+        None
+    }
+
+    /// The request of a level that is due first.
+    fn first_due(&mut self, level: usize) -> Option<Key> {
+        while let Some(&Reverse(key)) = self.levels[level].peek() {
+            if self.is_at(key, level) {
+                return Some(key);
+            }
+            self.levels[level].pop();
+        }
+        None
+    }
+
+    fn oldest(&mut self) -> Option<Instant> {
+        for intervals in (0..LEVELS).rev() {
+            while let Some(&key) = self.ages[intervals].front() {
+                if self.is_present(key) {
+                    return Some(key.submitted);
+                }
+                self.ages[intervals].pop_front();
+            }
+        }
+        None
+    }
+
+    fn is_present(&self, key: Key) -> bool {
+        self.held[key.index].as_ref().is_some_and(|held| held.sequence == key.sequence)
+    }
+
+    fn is_at(&self, key: Key, level: usize) -> bool {
+        self.held[key.index].as_ref().is_some_and(|held| held.sequence == key.sequence && held.level == level)
+    }
+
+    fn vacate(&mut self, index: usize) -> Option<(Entry<T, R>, usize)> {
+        let held = self.held[index].take()?;
+        self.free.push(index);
+        self.len -= 1;
+        self.rows -= held.entry.rows;
+        Some((held.entry, held.level))
+    }
+
+    /// Keeps the keys of departed requests from outgrowing those of present ones.
+    fn forget_departed(&mut self) {
+        let keys = self.overdue.len()
+            + self.levels.iter().map(BinaryHeap::len).sum::<usize>()
+            + self.ages.iter().map(VecDeque::len).sum::<usize>();
+        // A present request has two keys, three once it is overdue.
+        if keys <= 6 * self.len + SLACK {
+            return;
+        }
+        let mut levels = std::mem::take(&mut self.levels);
+        for (level, keys) in levels.iter_mut().enumerate() {
+            keys.retain(|&Reverse(key)| self.is_at(key, level));
+        }
+        self.levels = levels;
+        let mut ages = std::mem::take(&mut self.ages);
+        let mut overdue = std::mem::take(&mut self.overdue);
+        for keys in ages.iter_mut().chain([&mut overdue]) {
+            keys.retain(|&key| self.is_present(key));
+        }
+        self.ages = ages;
+        self.overdue = overdue;
+    }
+}
+
+/// Inserts from the back: submissions come in order but for the skew between lanes.
+fn insert_by_submission(keys: &mut VecDeque<Key>, key: Key) {
+    let order = |key: &Key| (key.submitted, key.sequence);
+    let behind = keys.iter().rev().take_while(|other| order(other) > order(&key)).count();
+    keys.insert(keys.len() - behind, key);
+}

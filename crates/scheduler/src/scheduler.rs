@@ -1,0 +1,207 @@
+//! The submitting side.
+
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::time::Instant;
+
+use crate::core::Core;
+use crate::entry::Entry;
+use crate::gate::Refusal;
+use crate::queue::{Observation, Queue};
+use crate::ring::Ring;
+use crate::sync::{Arc, AtomicU32, AtomicUsize, Mutex, Ordering, Parker, yield_now};
+use crate::{Config, GroupConfig, GroupId, Priority, Request, SubmitError, Ticket, Worker};
+
+/// How often a push into a ring full of withdrawn requests is tried again, before the request is refused.
+const PUSH_ATTEMPTS: usize = 64;
+
+/// Takes requests in, orders them, and has its workers execute them in batches.
+///
+/// Clone it to submit from anywhere. When the last clone is dropped it is [closed](Self::close).
+///
+/// `T` is what a request carries, `R` what its caller gets back.
+pub struct Scheduler<T, R> {
+    handle: Arc<Handle<T, R>>,
+}
+
+/// Closes the scheduler when the last clone goes. The workers hold the inside, not this.
+struct Handle<T, R>(Arc<Shared<T, R>>);
+
+/// What the submitting side and the workers share.
+pub(crate) struct Shared<T, R> {
+    pub(crate) core: Arc<Core>,
+    pub(crate) config: Config,
+    rings: [Arc<Ring<Entry<T, R>>>; Priority::COUNT],
+    pub(crate) observations: Arc<Ring<Observation>>,
+    /// The leader's, by convention: it alone locks this as a matter of course, so it finds it free. Others do only
+    /// where there is no leader, or never will be.
+    pub(crate) queue: Mutex<Queue<T, R>>,
+    /// Workers that run or may yet run. Counted down by each worker's drop; the last one settles what is left.
+    pub(crate) workers: AtomicUsize,
+    /// The number of the next group.
+    groups: AtomicU32,
+}
+
+impl<T, R> Scheduler<T, R> {
+    /// A scheduler and its workers, each to be [run](Worker::run) on a thread of the caller's choosing.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::num::NonZeroUsize;
+    /// use std::thread;
+    /// use volley_scheduler::{Batch, Config, GroupConfig, Request, Scheduler};
+    ///
+    /// let (scheduler, workers) = Scheduler::new(Config::default(), NonZeroUsize::MIN);
+    /// let squares = scheduler.add_group(GroupConfig { max_rows: NonZeroUsize::new(32).expect("positive") });
+    /// thread::scope(|scope| {
+    ///     for worker in workers {
+    ///         scope.spawn(|| {
+    ///             worker.run(|batch: &mut Batch<u64, u64>| {
+    ///                 for i in 0..batch.len() {
+    ///                     batch.complete(i, batch.payload(i).pow(2));
+    ///                 }
+    ///             });
+    ///         });
+    ///     }
+    ///     let ticket = scheduler.submit(Request::new(squares, 12)).expect("there is room");
+    ///     assert_eq!(ticket.wait().result, Ok(144));
+    ///     scheduler.close();
+    /// });
+    /// ```
+    #[must_use]
+    pub fn new(config: Config, workers: NonZeroUsize) -> (Self, Vec<Worker<T, R>>) {
+        let parkers: Vec<_> = (0..workers.get()).map(|_| Parker::new()).collect();
+        let unparkers = parkers.iter().map(|parker| parker.unparker().clone()).collect();
+        let capacity = config.lane_capacity.get();
+        let lanes = [(); Priority::COUNT].map(|()| Ring::with_capacity(capacity));
+        let (observations, observed) = Ring::with_capacity(workers.get().saturating_mul(4));
+        let rings = std::array::from_fn(|lane| Arc::clone(&lanes[lane].0));
+        let consumers = lanes.map(|(_, consumer)| consumer);
+        let shared = Arc::new(Shared {
+            core: Arc::new(Core::new(config.lane_capacity, unparkers)),
+            config,
+            rings,
+            observations,
+            queue: Mutex::new(Queue::new(consumers, capacity, observed, config.aging_interval)),
+            workers: AtomicUsize::new(workers.get()),
+            groups: AtomicU32::new(0),
+        });
+        let workers = parkers
+            .into_iter()
+            .enumerate()
+            .map(|(number, parker)| Worker::new(number, parker, Arc::clone(&shared)))
+            .collect();
+        let handle = Arc::new(Handle(shared));
+        (Self { handle }, workers)
+    }
+
+    /// Adds a group: requests of different groups never share a batch.
+    ///
+    /// A group costs little while nothing of it waits, but lives as long as the scheduler.
+    ///
+    /// # Panics
+    ///
+    /// After `u32::MAX` groups.
+    #[must_use]
+    pub fn add_group(&self, config: GroupConfig) -> GroupId {
+        let index = self.handle.0.groups.fetch_add(1, Ordering::Relaxed);
+        assert!(index < u32::MAX, "a scheduler has fewer than {} groups", u32::MAX);
+        GroupId::new(index, config)
+    }
+
+    /// Accepts a request, or refuses it at once.
+    ///
+    /// Takes no lock and allocates nothing but the ticket. Wakes at most one worker, and none while one is awake that
+    /// will find the request by itself. A thread that is preempted in here holds back only what is submitted to the
+    /// same lane after it, until it runs again; no worker waits for it.
+    ///
+    /// # Errors
+    ///
+    /// [`SubmitError::Full`] if the lane holds [`Config::lane_capacity`] requests, [`SubmitError::TooLarge`] if the
+    /// request alone exceeds its group's batch, [`SubmitError::DeadlinePassed`] if it is late already, and
+    /// [`SubmitError::Closed`] after [`close`](Self::close) or when no worker is left. All give the request back.
+    pub fn submit(&self, request: Request<T>) -> Result<Ticket<R>, SubmitError<T>> {
+        let shared = &*self.handle.0;
+        let (group, rows, lane, deadline) = (request.group, request.rows.get(), request.priority, request.deadline);
+        if rows > group.max_rows() {
+            return Err(SubmitError::TooLarge(request));
+        }
+        let now = Instant::now();
+        if deadline.is_some_and(|deadline| deadline <= now) {
+            return Err(SubmitError::DeadlinePassed(request));
+        }
+        match shared.core.gate.enter(lane) {
+            Ok(()) => {}
+            Err(Refusal::Full) => return Err(SubmitError::Full(request)),
+            Err(Refusal::Closed) => return Err(SubmitError::Closed(request)),
+        }
+        let (caller, entry) = Entry::new(request, now, &shared.core);
+        let ticket = Ticket::new(caller);
+        if let Err(entry) = shared.push(lane, entry) {
+            return Err(SubmitError::Full(entry.into_request()));
+        }
+        if !shared.core.control.announce(lane, group, rows, deadline) {
+            shared.abandon();
+        }
+        Ok(ticket)
+    }
+
+    /// Stops accepting requests. What was accepted is finished; then the workers return.
+    pub fn close(&self) {
+        self.handle.0.core.close();
+    }
+
+    /// How many requests each lane holds that no batch has taken, [`Priority::Critical`] first.
+    #[must_use]
+    pub fn depth(&self) -> [usize; Priority::COUNT] {
+        self.handle.0.core.gate.depth()
+    }
+}
+
+impl<T, R> Shared<T, R> {
+    /// Pushes what the gate let in. The ring has room for it, unless withdrawn requests still lie there: then whoever
+    /// leads is about to take them out, and if nobody does this thread takes them out itself.
+    fn push(&self, lane: Priority, mut entry: Entry<T, R>) -> Result<(), Entry<T, R>> {
+        for _ in 0..PUSH_ATTEMPTS {
+            match self.rings[lane.lane()].push(entry) {
+                Ok(()) => return Ok(()),
+                Err(refused) => entry = refused,
+            }
+            self.core.control.nudge();
+            if let Some(mut queue) = self.queue.try_lock() {
+                queue.drain(1 << lane.lane());
+            } else {
+                yield_now();
+            }
+        }
+        Err(entry)
+    }
+
+    /// Settles everything that waits: nobody will execute it.
+    pub(crate) fn abandon(&self) {
+        let entries = self.queue.lock().clear();
+        drop(entries);
+    }
+}
+
+impl<T, R> Drop for Handle<T, R> {
+    fn drop(&mut self) {
+        self.0.core.close();
+    }
+}
+
+impl<T, R> Clone for Scheduler<T, R> {
+    fn clone(&self) -> Self {
+        Self { handle: Arc::clone(&self.handle) }
+    }
+}
+
+impl<T, R> fmt::Debug for Scheduler<T, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scheduler")
+            .field("config", &self.handle.0.config)
+            .field("depth", &self.depth())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,142 @@
+//! The learned cost of executing a batch.
+
+use std::time::{Duration, Instant};
+
+/// The least weight of a new observation: the estimate follows a change within some 32 batches.
+const LEAST_WEIGHT: f64 = 1.0 / 32.0;
+/// Observations after which an outlier is told from the rule.
+const TRUSTED_AFTER: u32 = 8;
+/// How many times the predicted cost a batch may count for: a page fault or a preempted worker is not the rule.
+const OUTLIER: f64 = 4.0;
+/// Below this, in seconds, any cost is as good as none; keeps the outlier rule from pinning a prediction to zero.
+const LEAST_COST: f64 = 1e-6;
+/// The spread of batch sizes, relative to their mean, that it takes to tell fixed cost from cost per row.
+const LEAST_SPREAD: f64 = 0.05;
+/// How long a prediction stays good enough to refuse work on it. Longer, and a prediction that became wrong would
+/// refuse the very requests that could correct it.
+const STALE_AFTER: Duration = Duration::from_secs(1);
+
+/// What a batch costs: `fixed + per_row * rows`, fitted by exponentially weighted least squares.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub(crate) struct ServiceTime {
+    observations: u32,
+    last: Option<Instant>,
+    mean_rows: f64,
+    mean_seconds: f64,
+    variance: f64,
+    covariance: f64,
+    /// Kept when the sizes no longer vary enough to tell.
+    per_row: f64,
+}
+
+impl ServiceTime {
+    /// Learns that a batch of `rows`, done at `now`, `took` this long.
+    pub(crate) fn observe(&mut self, rows: usize, took: Duration, now: Instant) {
+        let rows = rows as f64;
+        let mut seconds = took.as_secs_f64();
+        if self.observations >= TRUSTED_AFTER {
+            seconds = seconds.min(OUTLIER * self.seconds(rows).max(LEAST_COST));
+        }
+        self.observations = self.observations.saturating_add(1);
+        self.last = Some(now);
+        let weight = (1.0 / f64::from(self.observations)).max(LEAST_WEIGHT);
+        let off_rows = rows - self.mean_rows;
+        let off_seconds = seconds - self.mean_seconds;
+        self.mean_rows += weight * off_rows;
+        self.mean_seconds += weight * off_seconds;
+        self.variance = (1.0 - weight) * (self.variance + weight * off_rows * off_rows);
+        self.covariance = (1.0 - weight) * (self.covariance + weight * off_rows * off_seconds);
+        if self.variance > (LEAST_SPREAD * self.mean_rows).powi(2) {
+            self.per_row = self.covariance / self.variance;
+        }
+        self.per_row = self.per_row.clamp(0.0, self.mean_seconds / self.mean_rows);
+    }
+
+    /// What a batch of `rows` is expected to take; none before the first observation.
+    pub(crate) fn predict(&self, rows: usize) -> Option<Duration> {
+        (self.observations > 0).then(|| Duration::from_secs_f64(self.seconds(rows as f64)))
+    }
+
+    /// The part of the cost that a batch pays once.
+    pub(crate) fn fixed(&self) -> Option<Duration> {
+        self.predict(0)
+    }
+
+    /// Whether the prediction is recent enough at `now` to refuse work on it.
+    pub(crate) fn is_fresh(&self, now: Instant) -> bool {
+        self.last.is_some_and(|last| now.saturating_duration_since(last) <= STALE_AFTER)
+    }
+
+    fn seconds(&self, rows: f64) -> f64 {
+        (self.mean_seconds + self.per_row * (rows - self.mean_rows)).max(0.0)
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    fn micros(micros: u64) -> Duration {
+        Duration::from_micros(micros)
+    }
+
+    fn near(found: Option<Duration>, expected: Duration) {
+        let found = found.expect("something was observed");
+        let off = found.abs_diff(expected).as_secs_f64() / expected.as_secs_f64();
+        assert!(off < 0.05, "found {found:?}, expected about {expected:?}");
+    }
+
+    #[test]
+    fn the_fixed_cost_and_the_cost_per_row_are_told_apart() {
+        let mut model = ServiceTime::default();
+        for rows in (1..=32).chain(1..=32) {
+            model.observe(rows, micros(400 + 30 * rows as u64), Instant::now());
+        }
+        near(model.fixed(), micros(400));
+        near(model.predict(32), micros(400 + 30 * 32));
+    }
+
+    #[test]
+    fn a_slope_once_learned_survives_batches_of_one_size() {
+        let mut model = ServiceTime::default();
+        for rows in 1..=32 {
+            model.observe(rows, micros(400 + 30 * rows as u64), Instant::now());
+        }
+        for _ in 0..1_000 {
+            model.observe(32, micros(400 + 30 * 32), Instant::now());
+        }
+        near(model.predict(1), micros(430));
+    }
+
+    #[test]
+    fn one_outlier_does_not_move_the_prediction_far() {
+        let mut model = ServiceTime::default();
+        for _ in 0..100 {
+            model.observe(8, micros(1_000), Instant::now());
+        }
+        model.observe(8, Duration::from_secs(10), Instant::now());
+        assert!(model.predict(8).expect("observed") < micros(1_200));
+    }
+
+    #[test]
+    fn a_lasting_change_is_followed() {
+        let mut model = ServiceTime::default();
+        for _ in 0..100 {
+            model.observe(8, micros(1_000), Instant::now());
+        }
+        for _ in 0..200 {
+            model.observe(8, micros(20_000), Instant::now());
+        }
+        near(model.predict(8), micros(20_000));
+    }
+
+    #[test]
+    fn an_old_prediction_is_no_ground_to_refuse_work() {
+        let now = Instant::now();
+        let mut model = ServiceTime::default();
+        assert!(!model.is_fresh(now));
+        model.observe(1, Duration::from_secs(5), now);
+        assert!(model.is_fresh(now + Duration::from_millis(999)));
+        assert!(!model.is_fresh(now + Duration::from_millis(1_001)));
+    }
+}
