@@ -1,1 +1,12 @@
 #![doc = include_str!("../README.md")]
+#![deny(unsafe_code)]
+
+pub mod failure;
+pub mod histogram;
+pub mod load;
+pub mod protocol;
+pub mod subject;
+pub mod target;
+pub mod usage;
+
+mod link;
