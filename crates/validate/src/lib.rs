@@ -7,6 +7,8 @@ pub mod histogram;
 pub mod load;
 pub mod profile;
 pub mod protocol;
+pub mod report;
+pub mod runs;
 pub mod subject;
 pub mod target;
 pub mod usage;
