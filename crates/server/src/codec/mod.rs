@@ -1,6 +1,7 @@
 //! Between the wire and the pipeline: protocol bodies in, [`InferRequest`]; results out, protocol bodies.
 
 mod data;
+mod object;
 mod parameters;
 mod pieces;
 mod request;

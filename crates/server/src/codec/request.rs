@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use volley_gpu_runtime::{DataType, TensorSpec};
 
+use super::object::Object;
 use super::{Parameters, Pieces, data};
 use crate::error::ApiError;
 
@@ -60,11 +61,11 @@ struct Json<'a> {
     #[serde(default)]
     id: Option<String>,
     #[serde(default)]
-    parameters: Parameters,
+    parameters: Object<Parameters>,
     #[serde(borrow)]
-    inputs: Vec<Input<'a>>,
+    inputs: Vec<Object<Input<'a>>>,
     #[serde(borrow, default)]
-    outputs: Vec<Output<'a>>,
+    outputs: Vec<Object<Output<'a>>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -75,7 +76,7 @@ struct Input<'a> {
     #[serde(borrow)]
     datatype: Cow<'a, str>,
     #[serde(default)]
-    parameters: TensorParameters,
+    parameters: Object<TensorParameters>,
     #[serde(borrow, default)]
     data: Option<&'a RawValue>,
 }
@@ -85,7 +86,7 @@ struct Output<'a> {
     #[serde(borrow)]
     name: Cow<'a, str>,
     #[serde(default)]
-    parameters: TensorParameters,
+    parameters: Object<TensorParameters>,
 }
 
 #[derive(Debug, Deserialize, Default)]
@@ -126,11 +127,7 @@ impl<'a> Envelope<'a> {
         if json.is_empty() {
             return Err(ApiError::invalid("body", "empty; expected a JSON object with `inputs`"));
         }
-        // serde would take a list for a struct, field by field.
-        if !json.trim_ascii_start().starts_with(b"{") {
-            return Err(ApiError::invalid("body", "not the JSON the protocol asks for: expected an object"));
-        }
-        let json: Json<'a> = parse(json)?;
+        let Object(json) = parse::<Object<Json<'a>>>(json)?;
         json.parameters.check()?;
         Ok(Self { json, binary })
     }
