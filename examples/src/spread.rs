@@ -48,6 +48,6 @@ impl fmt::Display for Spread {
         let least = self.0.iter().copied().fold(f64::INFINITY, f64::min);
         let greatest = self.0.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let text = format!("{:.precision$} [{least:.precision$} .. {greatest:.precision$}]", self.median());
-        f.pad(&text)
+        f.write_str(&text)
     }
 }

@@ -20,6 +20,7 @@ use volley_scheduler::Handoff;
 
 use super::infer::{self, Target};
 use super::routes;
+use super::yielding::yield_to_workers;
 use crate::pipeline::Pipeline;
 
 /// How long to hold back after the system refused a connection, for want of file descriptors say.
@@ -66,6 +67,7 @@ impl IoThreads {
                 let (listener, edge) = (listener.try_clone()?, Arc::clone(edge));
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
                 thread::Builder::new().name(format!("volley-http-{index}")).spawn(move || {
+                    yield_to_workers();
                     if let Err(error) = runtime.block_on(serve(listener, edge)) {
                         tracing::error!(%error, "an HTTP thread could not serve");
                     }
@@ -95,8 +97,7 @@ async fn serve(listener: TcpListener, edge: Arc<Edge>) -> io::Result<()> {
     let handoff = Handoff::new();
     tokio::spawn(handoff.forward());
     let connections = GracefulShutdown::new();
-    let mut http = http1::Builder::new();
-    http.half_close(false).pipeline_flush(true);
+    let http = http1::Builder::new();
     let router = routes::router(Arc::clone(&edge));
     let mut phase = edge.phase.clone();
     loop {

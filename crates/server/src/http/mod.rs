@@ -4,6 +4,7 @@ mod infer;
 mod listener;
 mod metrics;
 mod routes;
+mod yielding;
 
 pub(crate) use listener::{Edge, IoThreads, Phase};
 pub(crate) use metrics::serve_metrics;
