@@ -14,7 +14,7 @@ pub(crate) fn park_thread_until(_until: Instant) {
 }
 
 /// `parking_lot`'s shape over loom's mutex.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);
 
 impl<T> Mutex<T> {
