@@ -63,6 +63,7 @@ impl Parker {
         *given = false;
     }
 
+    #[expect(clippy::unused_self, reason = "the shape of crossbeam's")]
     pub(crate) fn park_deadline(&self, _until: Instant) {
         yield_now();
     }
