@@ -203,12 +203,7 @@ impl Control {
 
     /// The leader rests until `terms` are met; at once if something has arrived.
     pub(crate) fn doze(&self, me: usize, parker: &Parker, terms: Terms) {
-        let (group, rows) =
-            terms.group.map_or((u32::MAX, 0), |(group, rows)| (u32::try_from(group.index()).unwrap_or(u32::MAX), rows));
-        self.terms.group.store(group, Ordering::Relaxed);
-        self.terms.rows_wanted.store(i64::try_from(rows).unwrap_or(i64::MAX), Ordering::Relaxed);
-        self.terms.due_before.store(self.ticks(terms.due_before), Ordering::Relaxed);
-        if !self.rest(DOZING, me) {
+        if !self.start_dozing(me, terms) {
             return;
         }
         parker.park_deadline(terms.until);
@@ -219,6 +214,15 @@ impl Control {
                 Err(now) => seen = now,
             }
         }
+    }
+
+    fn start_dozing(&self, me: usize, terms: Terms) -> bool {
+        let (group, rows) =
+            terms.group.map_or((u32::MAX, 0), |(group, rows)| (u32::try_from(group.index()).unwrap_or(u32::MAX), rows));
+        self.terms.group.store(group, Ordering::Relaxed);
+        self.terms.rows_wanted.store(i64::try_from(rows).unwrap_or(i64::MAX), Ordering::Relaxed);
+        self.terms.due_before.store(self.ticks(terms.due_before), Ordering::Relaxed);
+        self.rest(DOZING, me)
     }
 
     /// No worker will lead again: every follower ends.
@@ -270,5 +274,112 @@ impl Control {
     fn ticks(&self, time: Instant) -> u64 {
         let since: Duration = time.saturating_duration_since(self.epoch);
         u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::num::NonZeroUsize;
+
+    use super::*;
+    use crate::GroupConfig;
+
+    const SOON: Duration = Duration::from_secs(3_600);
+
+    fn group(index: u32) -> GroupId {
+        GroupId::new(index, GroupConfig { max_rows: NonZeroUsize::MIN })
+    }
+
+    /// A control whose worker 0 leads; the parkers keep the tokens of those that were woken.
+    fn led(workers: usize) -> (Control, Vec<Parker>) {
+        let parkers: Vec<_> = (0..workers).map(|_| Parker::new()).collect();
+        let unparkers = parkers.iter().map(|parker| parker.unparker().clone()).collect();
+        let control = Control::new(unparkers, Instant::now());
+        assert_eq!(control.join(0), Role::Lead);
+        for worker in 1..workers {
+            assert_eq!(control.join(worker), Role::Follow);
+        }
+        (control, parkers)
+    }
+
+    fn announce(control: &Control, of: GroupId, rows: usize, deadline: Option<Instant>) {
+        assert!(control.announce(Priority::Normal, of, rows, deadline));
+    }
+
+    fn is_awake(control: &Control) -> bool {
+        control.word.load(Ordering::Relaxed) & MODE == AWAKE
+    }
+
+    /// Worker 0 dozes for 3 rows of group 0, or until the time returned.
+    fn dozing() -> (Control, Instant) {
+        let (control, _) = led(1);
+        let until = Instant::now() + SOON;
+        assert!(control.start_dozing(0, Terms { until, group: Some((group(0), 3)), due_before: until }));
+        assert!(!is_awake(&control));
+        (control, until)
+    }
+
+    #[test]
+    fn a_dozing_leader_is_woken_by_the_rows_that_fill_its_batch() {
+        let (control, _) = dozing();
+        announce(&control, group(0), 2, None);
+        assert!(!is_awake(&control));
+        announce(&control, group(0), 1, None);
+        assert!(is_awake(&control));
+    }
+
+    #[test]
+    fn a_dozing_leader_is_woken_by_a_deadline_that_cannot_wait() {
+        let (control, until) = dozing();
+        announce(&control, group(0), 1, Some(until + SOON));
+        assert!(!is_awake(&control));
+        announce(&control, group(0), 1, Some(until - SOON / 2));
+        assert!(is_awake(&control));
+    }
+
+    #[test]
+    fn a_dozing_leader_is_woken_by_another_group() {
+        let (control, _) = dozing();
+        announce(&control, group(1), 1, None);
+        assert!(is_awake(&control));
+    }
+
+    #[test]
+    fn a_leader_does_not_rest_over_an_arrival() {
+        let (control, parkers) = led(1);
+        announce(&control, group(0), 1, None);
+        // Returns at once, or the test hangs.
+        control.sleep(0, &parkers[0]);
+        assert_eq!(control.take_arrivals(), 1 << Priority::Normal.lane());
+        assert_eq!(control.take_arrivals(), 0);
+    }
+
+    #[test]
+    fn leadership_goes_to_a_follower_awake_if_work_remains_and_asleep_otherwise() {
+        for (work_remains, mode) in [(true, AWAKE), (false, ASLEEP)] {
+            let (control, _parkers) = led(2);
+            control.leave(work_remains);
+            assert_eq!(control.word.load(Ordering::Relaxed), mode | 1 << WORKER_SHIFT);
+            assert!(!control.has_followers());
+        }
+    }
+
+    #[test]
+    fn leadership_is_vacant_while_everybody_executes_and_the_first_to_finish_takes_it() {
+        let (control, _parkers) = led(1);
+        control.leave(true);
+        announce(&control, group(0), 1, None);
+        assert_eq!(control.word.load(Ordering::Relaxed) & MODE, VACANT);
+        assert_eq!(control.join(0), Role::Lead);
+        assert!(control.has_arrivals());
+    }
+
+    #[test]
+    fn after_the_end_nobody_leads_and_a_submitter_is_told() {
+        let (control, parkers) = led(2);
+        control.end();
+        assert_eq!(control.follow(1, &parkers[1]), Role::End);
+        assert_eq!(control.join(0), Role::End);
+        assert!(!control.announce(Priority::Low, group(0), 1, None));
     }
 }

@@ -114,27 +114,33 @@ impl<T, R> GroupQueue<T, R> {
         }
     }
 
-    /// Takes out what was withdrawn and has come up, and what can no longer be done by its deadline.
+    /// Takes out what was withdrawn and has come up, and what can no longer be done by its deadline. A request is looked
+    /// at when nothing of its level is due before it: what its own size makes hopeless may be noticed that much later.
     pub(crate) fn refuse(&mut self, now: Instant, removed: &mut Removed<T, R>) {
         for level in 0..LEVELS {
-            while let Some(key) = self.first_due(level) {
-                let hopeless = self.held[key.index].as_ref().is_some_and(|held| {
-                    held.entry.promise.is_withdrawn() || {
-                        let latest = self.finish(now, held.entry.rows);
-                        held.entry.deadline.is_some_and(|deadline| deadline <= now || deadline < latest)
-                    }
-                });
-                if !hopeless {
-                    break;
-                }
-                let Some((entry, level)) = self.vacate(key.index) else { break };
-                match entry.claim(effective_priority(level)) {
-                    Ok(item) => removed.hopeless.push(item),
-                    Err(payload) => removed.withdrawn.push(payload),
-                }
+            while let Some(key) = self.first_due(level).filter(|&key| self.is_hopeless(key, now)) {
+                self.dismiss(key, removed);
             }
         }
+        while let Some(key) = self.first(OVERDUE).filter(|&key| self.is_hopeless(key, now)) {
+            self.dismiss(key, removed);
+        }
         self.forget_departed();
+    }
+
+    fn is_hopeless(&self, key: Key, now: Instant) -> bool {
+        let Some(held) = &self.held[key.index] else { return true };
+        let in_time = |deadline| deadline > now && deadline >= self.finish(now, held.entry.rows);
+        held.entry.promise.is_withdrawn() || !held.entry.deadline.is_none_or(in_time)
+    }
+
+    fn dismiss(&mut self, key: Key, removed: &mut Removed<T, R>) {
+        let claimed = self.vacate(key.index).map(|(entry, level)| entry.claim(effective_priority(level)));
+        match claimed {
+            Some(Ok(item)) => removed.hopeless.push(item),
+            Some(Err(payload)) => removed.withdrawn.push(payload),
+            None => {}
+        }
     }
 
     /// What the policy must know; none if nothing waits.
@@ -178,7 +184,9 @@ impl<T, R> GroupQueue<T, R> {
                 let rows_with = rows + held.entry.rows;
                 let tightest_with = tightest.min(Due::from(held.entry.deadline));
                 let too_late = rows > 0 && Due::By(self.finish(now, rows_with)) > tightest_with;
-                if rows_with > self.id.max_rows() || too_late {
+                let fits = rows_with <= self.id.max_rows() && !too_late;
+                // What was withdrawn keeps no place from those behind it.
+                if !fits && !held.entry.promise.is_withdrawn() {
                     break;
                 }
                 let Some((entry, level)) = self.vacate(key.index) else { break };

@@ -115,3 +115,153 @@ fn worth_waiting_until(now: Instant, group: &Waiting, circumstances: &Circumstan
     }
     group.newest + patience
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::num::NonZeroUsize;
+
+    use super::*;
+    use crate::GroupConfig;
+    use crate::order::Due;
+
+    const MAX_WAIT: Duration = Duration::from_millis(5);
+
+    fn micros(micros: u64) -> Duration {
+        Duration::from_micros(micros)
+    }
+
+    fn group(index: u32) -> GroupId {
+        GroupId::new(index, GroupConfig { max_rows: NonZeroUsize::new(32).expect("positive") })
+    }
+
+    /// `len` requests of one row, the last of them submitted at `now`, in a group where nothing was learned yet.
+    fn waiting(now: Instant, len: usize) -> Waiting {
+        Waiting {
+            group: group(0),
+            head: Rank { level: 3, due: Due::Never, submitted: now },
+            len,
+            rows: len,
+            oldest: now,
+            newest: now,
+            tightest: None,
+            gap: None,
+            fixed_cost: None,
+            batch_cost: Duration::ZERO,
+            largest_cost: Duration::ZERO,
+        }
+    }
+
+    fn under(policy: Policy) -> Circumstances {
+        Circumstances { policy, max_wait: MAX_WAIT, others_idle: false, draining: false }
+    }
+
+    fn until(decision: Decision) -> Instant {
+        match decision {
+            Decision::Wait(terms) => terms.until,
+            other => panic!("{other:?} instead of a wait"),
+        }
+    }
+
+    #[test]
+    fn a_full_batch_closes_at_once_under_every_policy() {
+        let now = Instant::now();
+        for policy in [Policy::Eager, Policy::Deferred, Policy::Adaptive] {
+            assert_eq!(decide(now, &[waiting(now, 32)], &under(policy)), Decision::Close(group(0)));
+        }
+    }
+
+    #[test]
+    fn an_eager_worker_takes_what_there_is() {
+        let now = Instant::now();
+        assert_eq!(decide(now, &[waiting(now, 1)], &under(Policy::Eager)), Decision::Close(group(0)));
+    }
+
+    #[test]
+    fn a_deferred_batch_closes_when_its_oldest_member_has_waited_the_maximum() {
+        let now = Instant::now();
+        let batch = [waiting(now, 2)];
+        let deferred = under(Policy::Deferred);
+        assert_eq!(until(decide(now, &batch, &deferred)), now + MAX_WAIT);
+        assert_eq!(decide(now + MAX_WAIT, &batch, &deferred), Decision::Close(group(0)));
+    }
+
+    #[test]
+    fn a_deferred_batch_closes_at_the_last_moment_for_its_tightest_deadline() {
+        let now = Instant::now();
+        let batch = [Waiting { tightest: Some(now + micros(3_000)), batch_cost: micros(1_000), ..waiting(now, 2) }];
+        assert_eq!(until(decide(now, &batch, &under(Policy::Deferred))), now + micros(2_000));
+    }
+
+    #[test]
+    fn an_adaptive_worker_goes_at_once_at_low_load() {
+        let now = Instant::now();
+        let quiet = Waiting { gap: Some(micros(5_000)), fixed_cost: Some(micros(200)), ..waiting(now, 1) };
+        for batch in [quiet, waiting(now, 1)] {
+            assert_eq!(decide(now, &[batch], &under(Policy::Adaptive)), Decision::Close(group(0)));
+        }
+    }
+
+    #[test]
+    fn an_adaptive_worker_gathers_a_burst_while_the_next_arrival_pays() {
+        let now = Instant::now();
+        let burst = |len| Waiting { gap: Some(micros(5)), fixed_cost: Some(micros(200)), ..waiting(now, len) };
+        let adaptive = under(Policy::Adaptive);
+        assert_eq!(until(decide(now, &[burst(1)], &adaptive)), now + micros(200));
+        assert_eq!(until(decide(now, &[burst(10)], &adaptive)), now + micros(20));
+        assert_eq!(decide(now + micros(20), &[burst(10)], &adaptive), Decision::Close(group(0)));
+        // Forty requests would save the next one 5 microseconds: no more than it costs them to wait for it.
+        let costly = Waiting { rows: 31, ..burst(40) };
+        assert_eq!(decide(now, &[costly], &adaptive), Decision::Close(group(0)));
+    }
+
+    #[test]
+    fn an_adaptive_worker_does_not_wait_where_another_is_idle() {
+        let now = Instant::now();
+        let burst = Waiting { gap: Some(micros(5)), fixed_cost: Some(micros(200)), ..waiting(now, 1) };
+        let circumstances = Circumstances { others_idle: true, ..under(Policy::Adaptive) };
+        assert_eq!(decide(now, &[burst], &circumstances), Decision::Close(group(0)));
+    }
+
+    #[test]
+    fn an_adaptive_worker_never_waits_longer_than_a_deferring_one() {
+        let now = Instant::now();
+        let slow = Waiting { gap: Some(micros(500)), fixed_cost: Some(micros(900_000)), ..waiting(now, 1) };
+        let [adaptive, deferred] =
+            [Policy::Adaptive, Policy::Deferred].map(|policy| decide(now, &[slow], &under(policy)));
+        assert_eq!(until(adaptive), until(deferred));
+    }
+
+    #[test]
+    fn nothing_is_held_back_once_nothing_more_will_come() {
+        let now = Instant::now();
+        let draining = Circumstances { draining: true, ..under(Policy::Deferred) };
+        assert_eq!(decide(now, &[waiting(now, 1)], &draining), Decision::Close(group(0)));
+        assert_eq!(decide(now, &[], &draining), Decision::Idle);
+    }
+
+    #[test]
+    fn of_the_groups_that_are_ready_the_most_urgent_goes_first() {
+        let now = Instant::now();
+        let ready = |index, level| Waiting {
+            group: group(index),
+            head: Rank { level, due: Due::Never, submitted: now },
+            ..waiting(now, 32)
+        };
+        let urgent_but_not_ready = Waiting { rows: 1, ..ready(2, 1) };
+        let groups = [ready(0, 4), urgent_but_not_ready, ready(1, 2)];
+        assert_eq!(decide(now, &groups, &under(Policy::Deferred)), Decision::Close(group(1)));
+    }
+
+    #[test]
+    fn a_wait_for_one_group_says_what_would_end_it() {
+        let now = Instant::now();
+        let deferred = under(Policy::Deferred);
+        let one = Waiting { largest_cost: micros(700), ..waiting(now, 30) };
+        let until = now + MAX_WAIT;
+        let terms = Terms { until, group: Some((group(0), 2)), due_before: until + micros(700) };
+        assert_eq!(decide(now, &[one], &deferred), Decision::Wait(terms));
+        let other = Waiting { group: group(1), ..waiting(now, 1) };
+        let terms = Terms { group: None, ..terms };
+        assert_eq!(decide(now, &[one, other], &deferred), Decision::Wait(terms));
+    }
+}

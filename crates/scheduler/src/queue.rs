@@ -8,6 +8,9 @@ use crate::policy::{Circumstances, Decision, Waiting, decide};
 use crate::ring::Consumer;
 use crate::{GroupId, Priority};
 
+#[cfg(all(test, not(loom)))]
+mod oracle;
+
 /// How many withdrawn requests may linger, beside as many as there are live ones, before they are swept out.
 const SLACK: usize = 64;
 

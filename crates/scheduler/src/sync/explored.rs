@@ -14,7 +14,7 @@ pub(crate) fn park_thread_until(_until: Instant) {
 }
 
 /// `parking_lot`'s shape over loom's mutex.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);
 
 impl<T> Mutex<T> {
@@ -63,6 +63,7 @@ impl Parker {
         *given = false;
     }
 
+    #[expect(clippy::unused_self, reason = "the shape of crossbeam's")]
     pub(crate) fn park_deadline(&self, _until: Instant) {
         yield_now();
     }

@@ -1,0 +1,269 @@
+//! The queue against a list that is searched anew for everything.
+
+use std::collections::BTreeSet;
+use std::num::NonZeroUsize;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::core::Core;
+use crate::order::Due;
+use crate::ring::Ring;
+use crate::sync::Arc;
+use crate::{Config, GroupConfig, Policy, Request, Ticket};
+
+const AGING: Duration = Duration::from_millis(10);
+const MAX_ROWS: [usize; 3] = [1, 4, 16];
+/// What a batch costs in these tests, once it is learned: 1 ms, and 0.1 ms a row.
+const FIXED: Duration = Duration::from_millis(1);
+const PER_ROW: Duration = Duration::from_micros(100);
+
+#[derive(Debug, Clone)]
+enum Step {
+    Submit { lane: usize, group: usize, rows: usize, due_in: Option<Duration> },
+    Withdraw(prop::sample::Index),
+    Pass(Duration),
+    Batch,
+    Learn,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let due_in = prop::option::of((100_u64..40_000).prop_map(Duration::from_micros));
+    let submit = (0_usize..4, 0_usize..3, 1_usize..17, due_in).prop_map(|(lane, group, rows, due_in)| Step::Submit {
+        lane,
+        group,
+        rows: rows.min(MAX_ROWS[group]),
+        due_in,
+    });
+    prop_oneof![
+        10 => submit,
+        2 => any::<prop::sample::Index>().prop_map(Step::Withdraw),
+        3 => (1_u64..20_000).prop_map(|micros| Step::Pass(Duration::from_micros(micros))),
+        3 => Just(Step::Batch),
+        1 => Just(Step::Learn),
+    ]
+}
+
+/// A request as the oracle sees it.
+#[derive(Debug)]
+struct Known {
+    id: usize,
+    group: usize,
+    lane: usize,
+    rows: usize,
+    submitted: Instant,
+    deadline: Option<Instant>,
+    ticket: Ticket<()>,
+}
+
+impl Known {
+    /// The effective priority, as the documentation has it: a lane less for each interval, and 0 for the overdue.
+    fn level(&self, now: Instant) -> usize {
+        let intervals = (now - self.submitted).as_nanos() / AGING.as_nanos();
+        (self.lane + 1).saturating_sub(intervals.min(4) as usize)
+    }
+
+    fn due(&self) -> Due {
+        self.deadline.into()
+    }
+
+    fn order(&self, now: Instant) -> (usize, Due, Instant) {
+        let level = self.level(now);
+        (level, if level == 0 { Due::Never } else { self.due() }, self.submitted)
+    }
+}
+
+struct World {
+    now: Instant,
+    core: Arc<Core>,
+    queue: Queue<usize, ()>,
+    known: Vec<Known>,
+    next: usize,
+    learned: [Option<Instant>; 3],
+}
+
+impl World {
+    fn new() -> Self {
+        let lanes = [(); 4].map(|()| Ring::with_capacity(1).1);
+        let (_, observations) = Ring::with_capacity(1);
+        let capacity = NonZeroUsize::new(1 << 20).expect("positive");
+        Self {
+            now: Instant::now(),
+            core: Arc::new(Core::new(capacity, Box::new([]))),
+            queue: Queue::new(lanes, 1, observations, AGING),
+            known: Vec::new(),
+            next: 0,
+            learned: [None; 3],
+        }
+    }
+
+    fn group(index: usize) -> GroupId {
+        let max_rows = NonZeroUsize::new(MAX_ROWS[index]).expect("positive");
+        GroupId::new(index as u32, GroupConfig { max_rows })
+    }
+
+    fn submit(&mut self, lane: usize, group: usize, rows: usize, due_in: Option<Duration>) {
+        let (id, priority) = (self.next, Priority::ALL[lane]);
+        self.next += 1;
+        assert_eq!(self.core.gate.enter(priority), Ok(()));
+        let rows_of = NonZeroUsize::new(rows).expect("positive");
+        let mut request = Request::new(Self::group(group), id).priority(priority).rows(rows_of);
+        let deadline = due_in.map(|due_in| self.now + due_in);
+        request.deadline = deadline;
+        let (caller, entry) = Entry::new(request, self.now, &self.core);
+        self.queue.insert(entry);
+        let submitted = self.now;
+        let ticket = Ticket::new(caller);
+        self.known.push(Known { id, group, lane, rows, submitted, deadline, ticket });
+    }
+
+    /// What a batch of `rows` that starts now is expected to be done by.
+    fn finish(&self, group: usize, rows: usize) -> Instant {
+        let fresh = self.learned[group].is_some_and(|at| self.now - at <= Duration::from_secs(1));
+        if fresh { self.now + FIXED + PER_ROW * rows as u32 } else { self.now }
+    }
+
+    fn learn(&mut self) {
+        for (group, max_rows) in MAX_ROWS.into_iter().enumerate() {
+            // The two ends of the line, so that the fit is the line.
+            for rows in [1, max_rows.max(2)] {
+                let took = FIXED + PER_ROW * rows as u32;
+                self.queue.group(Self::group(group)).learn(rows, took, self.now);
+            }
+            self.learned[group] = Some(self.now);
+        }
+    }
+
+    /// Whom the queue must refuse now: in each level, from the first due on, while they are hopeless.
+    fn hopeless(&self) -> BTreeSet<usize> {
+        let mut hopeless = BTreeSet::new();
+        let is_hopeless = |known: &Known| {
+            known.deadline.is_some_and(|due| due <= self.now || due < self.finish(known.group, known.rows))
+        };
+        for (group, level) in (0..3).flat_map(|group| (0..5).map(move |level| (group, level))) {
+            let mut those: Vec<_> =
+                self.known.iter().filter(|known| known.group == group && known.level(self.now) == level).collect();
+            those.sort_by_key(|known| (known.due(), known.submitted));
+            hopeless.extend(those.iter().take_while(|known| is_hopeless(known)).map(|known| known.id));
+            if level == 0 {
+                those.retain(|known| !hopeless.contains(&known.id));
+                those.sort_by_key(|known| known.submitted);
+                hopeless.extend(those.iter().take_while(|known| is_hopeless(known)).map(|known| known.id));
+            }
+        }
+        hopeless
+    }
+
+    /// Who goes next, in order.
+    fn batch(&self) -> Vec<usize> {
+        let mut order: Vec<_> = self.known.iter().collect();
+        order.sort_by_key(|known| known.order(self.now));
+        let Some(group) = order.first().map(|first| first.group) else { return Vec::new() };
+        let (mut batch, mut rows, mut tightest) = (Vec::new(), 0, Due::Never);
+        for level in 0..5 {
+            for known in order.iter().filter(|known| known.group == group && known.level(self.now) == level) {
+                let tightest_with = tightest.min(known.due());
+                let late = !batch.is_empty() && Due::By(self.finish(group, rows + known.rows)) > tightest_with;
+                if rows + known.rows > MAX_ROWS[group] || late {
+                    break;
+                }
+                batch.push(known.id);
+                rows += known.rows;
+                tightest = tightest_with;
+            }
+        }
+        batch
+    }
+
+    /// Takes a batch from the queue, as a leader does, and checks it against the list.
+    fn check_batch(&mut self) -> Result<(), TestCaseError> {
+        let config = Config { policy: Policy::Eager, ..Config::default() };
+        let mut removed = Removed::new();
+        let mut batch = Vec::new();
+        let live = self.core.gate.depth().iter().sum();
+        prop_assert_eq!(live, self.known.len());
+        let decision = self.queue.plan(self.now, &Circumstances::new(&config, false, false), live, &mut removed);
+        if let Decision::Close(group) = decision {
+            self.queue.take(group, self.now, &mut batch, &mut removed);
+        }
+        prop_assert!(self.queue.len() <= 2 * live + SLACK, "withdrawn requests pile up");
+
+        let refused: BTreeSet<_> = removed.hopeless.iter().map(|item| item.payload).collect();
+        prop_assert_eq!(&refused, &self.hopeless());
+        self.known.retain(|known| !refused.contains(&known.id));
+
+        let taken: Vec<_> = batch.iter().map(|item| item.payload).collect();
+        prop_assert_eq!(&taken, &self.batch());
+        for item in removed.hopeless.iter().chain(&batch) {
+            self.core.release(item.lane, 1);
+        }
+        for item in &batch {
+            let level = self.known.iter().find(|known| known.id == item.payload).map(|known| known.level(self.now));
+            let lane = level.map(|level| level.saturating_sub(1));
+            prop_assert_eq!(Some(item.priority.lane()), lane);
+        }
+        self.known.retain(|known| !taken.contains(&known.id));
+        Ok(())
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_queue_takes_refuses_and_orders_as_a_plain_list_would(steps in prop::collection::vec(step(), 1..150)) {
+        let mut world = World::new();
+        for step in steps {
+            // Submissions are told apart by their time.
+            world.now += Duration::from_nanos(1);
+            match step {
+                Step::Submit { lane, group, rows, due_in } => world.submit(lane, group, rows, due_in),
+                Step::Withdraw(index) if !world.known.is_empty() => {
+                    let known = world.known.swap_remove(index.index(world.known.len()));
+                    prop_assert!(known.ticket.withdraw().is_ok());
+                }
+                Step::Withdraw(_) => {}
+                Step::Pass(time) => world.now += time,
+                Step::Batch => world.check_batch()?,
+                Step::Learn => world.learn(),
+            }
+        }
+        while !world.known.is_empty() {
+            world.now += Duration::from_nanos(1);
+            world.check_batch()?;
+        }
+    }
+
+    #[test]
+    fn a_request_goes_once_it_is_overdue_however_much_is_more_urgent(lane in 0_usize..4, load in 1_usize..4) {
+        let mut world = World::new();
+        let started = world.now;
+        world.submit(lane, 0, 1, None);
+        let overdue = started + AGING * (lane as u32 + 1);
+        while !world.known.is_empty() && world.known[0].id == 0 {
+            prop_assert!(world.now <= overdue, "it was overdue for {:?}", world.now - overdue);
+            // One row a millisecond is served, and at least as much of the highest lane arrives, due before it.
+            for _ in 0..load {
+                world.now += Duration::from_nanos(1);
+                world.submit(0, 0, 1, Some(AGING * 100));
+            }
+            world.now = started + Duration::from_millis((world.now - started).as_millis() as u64 + 1);
+            world.check_batch()?;
+        }
+    }
+}
+
+#[test]
+fn a_thousand_withdrawn_requests_do_not_linger() {
+    let mut world = World::new();
+    world.submit(0, 0, 1, None);
+    for _ in 0..1_000 {
+        world.now += Duration::from_nanos(1);
+        world.submit(3, 0, 1, None);
+    }
+    world.known.truncate(1);
+    let mut removed = Removed::new();
+    let never = Circumstances { max_wait: AGING, policy: Policy::Deferred, others_idle: false, draining: false };
+    world.queue.plan(world.now, &never, 1, &mut removed);
+    assert_eq!((removed.withdrawn.len(), world.queue.len()), (1_000, 1));
+}
