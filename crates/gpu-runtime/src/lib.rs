@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod autotune;
 mod binding;
 mod error;
 mod golden;

@@ -93,7 +93,7 @@ fn together() -> io::Result<(u64, u64)> {
     let scratch = Scratch::new("together");
     let mut log = Log { file: scratch.open()?, buffer: Vec::new(), commits: 0 };
     let (scheduler, mut workers) = Scheduler::new(Config::default(), NonZeroUsize::MIN);
-    let group = scheduler.add_group(GroupConfig { max_rows: NonZeroUsize::new(1_024).expect("positive") });
+    let group = scheduler.add_group(GroupConfig::up_to(NonZeroUsize::new(1_024).expect("positive")));
     let worker = workers.pop().expect("one worker was asked for");
     let records = thread::scope(|scope| {
         scope.spawn(|| worker.run(&mut log));

@@ -9,7 +9,7 @@ use crate::entry::Item;
 use crate::outcome::BatchInfo;
 use crate::{Failure, GroupId, Handoff, Priority};
 
-/// Requests of one group that go together, at most [`GroupConfig::max_rows`](crate::GroupConfig::max_rows) of rows.
+/// Requests of one group that go together, at most [`GroupConfig::up_to`](crate::GroupConfig::up_to) of rows.
 /// Never empty.
 ///
 /// They are numbered from 0 in the order in which they were taken: effective priority, deadline, submission.

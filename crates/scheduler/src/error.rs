@@ -14,7 +14,7 @@ use crate::{Priority, Request};
 /// use volley_scheduler::{Config, GroupConfig, Request, Scheduler};
 ///
 /// let (scheduler, _workers) = Scheduler::<_, ()>::new(Config::default(), NonZeroUsize::MIN);
-/// let group = scheduler.add_group(GroupConfig { max_rows: NonZeroUsize::MIN });
+/// let group = scheduler.add_group(GroupConfig::up_to(NonZeroUsize::MIN));
 /// scheduler.close();
 ///
 /// let error = scheduler.submit(Request::new(group, "work")).expect_err("closed");

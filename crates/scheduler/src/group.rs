@@ -10,12 +10,12 @@ use std::num::NonZeroUsize;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct GroupId {
     index: u32,
-    max_rows: NonZeroUsize,
+    config: GroupConfig,
 }
 
 impl GroupId {
     pub(crate) const fn new(index: u32, config: GroupConfig) -> Self {
-        Self { index, max_rows: config.max_rows }
+        Self { index, config }
     }
 
     /// The group's number: 0, 1, 2 ... in the order in which the groups were added.
@@ -27,14 +27,36 @@ impl GroupId {
     /// The most rows that one batch of this group holds.
     #[must_use]
     pub const fn max_rows(self) -> usize {
-        self.max_rows.get()
+        self.config.max_rows.get()
+    }
+
+    /// The rows at which a batch of this group is full.
+    #[must_use]
+    pub const fn full_rows(self) -> usize {
+        self.config.full_rows.get()
     }
 }
 
 /// The limits of a group.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct GroupConfig {
-    /// The most rows (the sum of [`Request::rows`](crate::Request::rows)) in one batch. Take the size past which
-    /// the cost of a row stops falling: more only adds latency. A single request heavier than this is refused.
-    pub max_rows: NonZeroUsize,
+    max_rows: NonZeroUsize,
+    full_rows: NonZeroUsize,
+}
+
+impl GroupConfig {
+    /// Batches of at most `max_rows` rows (the sum of [`Request::rows`](crate::Request::rows)). A single request heavier
+    /// than this is refused.
+    #[must_use]
+    pub const fn up_to(max_rows: NonZeroUsize) -> Self {
+        Self { max_rows, full_rows: max_rows }
+    }
+
+    /// Closes a batch as full at `rows` already. Take the size past which the cost of a row stops falling: more only
+    /// adds latency. A single request that is heavier goes alone. More than the largest batch means the largest batch.
+    #[must_use]
+    pub fn full_at(mut self, rows: NonZeroUsize) -> Self {
+        self.full_rows = rows.min(self.max_rows);
+        self
+    }
 }

@@ -184,7 +184,8 @@ impl<T, R> GroupQueue<T, R> {
                 let rows_with = rows + held.entry.rows;
                 let tightest_with = tightest.min(Due::from(held.entry.deadline));
                 let too_late = rows > 0 && Due::By(self.finish(now, rows_with)) > tightest_with;
-                let fits = rows_with <= self.id.max_rows() && !too_late;
+                // What is heavier than a full batch goes alone.
+                let fits = (rows == 0 || rows_with <= self.id.full_rows()) && !too_late;
                 // What was withdrawn keeps no place from those behind it.
                 if !fits && !held.entry.promise.is_withdrawn() {
                     break;

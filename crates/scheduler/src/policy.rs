@@ -75,7 +75,7 @@ pub(crate) fn decide(now: Instant, waiting: &[Waiting], circumstances: &Circumst
     Decision::Wait(Terms {
         until,
         group: match waiting {
-            [only] => Some((only.group, only.group.max_rows() - only.rows)),
+            [only] => Some((only.group, only.group.full_rows() - only.rows)),
             _ => None,
         },
         due_before: until + largest,
@@ -84,7 +84,7 @@ pub(crate) fn decide(now: Instant, waiting: &[Waiting], circumstances: &Circumst
 
 /// When a group's batch closes if nothing more arrives; not after `now` if it closes now.
 fn ready_at(now: Instant, group: &Waiting, circumstances: &Circumstances) -> Instant {
-    if circumstances.draining || group.rows >= group.group.max_rows() {
+    if circumstances.draining || group.rows >= group.group.full_rows() {
         return now;
     }
     let capped = group.oldest.checked_add(circumstances.max_wait).unwrap_or(now + FOREVER);
@@ -131,7 +131,7 @@ mod tests {
     }
 
     fn group(index: u32) -> GroupId {
-        GroupId::new(index, GroupConfig { max_rows: NonZeroUsize::new(32).expect("positive") })
+        GroupId::new(index, GroupConfig::up_to(NonZeroUsize::new(32).expect("positive")))
     }
 
     /// `len` requests of one row, the last of them submitted at `now`, in a group where nothing was learned yet.

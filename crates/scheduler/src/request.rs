@@ -17,7 +17,7 @@ use crate::{GroupId, Handoff, Priority};
 ///
 /// let one = NonZeroUsize::MIN;
 /// let (scheduler, _workers) = Scheduler::<&str, ()>::new(Config::default(), one);
-/// let group = scheduler.add_group(GroupConfig { max_rows: one });
+/// let group = scheduler.add_group(GroupConfig::up_to(one));
 /// let request = Request::new(group, "payload")
 ///     .priority(Priority::High)
 ///     .deadline(Instant::now() + Duration::from_millis(100));
@@ -55,7 +55,7 @@ impl<T> Request<T> {
     }
 
     /// Sets how much of a batch the request takes, in the unit of
-    /// [`GroupConfig::max_rows`](crate::GroupConfig::max_rows); one unless told.
+    /// [`GroupConfig::up_to`](crate::GroupConfig::up_to); one unless told.
     #[must_use]
     pub fn rows(mut self, rows: NonZeroUsize) -> Self {
         self.rows = rows;

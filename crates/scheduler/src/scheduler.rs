@@ -53,7 +53,7 @@ impl<T, R> Scheduler<T, R> {
     /// use volley_scheduler::{Batch, Config, GroupConfig, Request, Scheduler};
     ///
     /// let (scheduler, workers) = Scheduler::new(Config::default(), NonZeroUsize::MIN);
-    /// let squares = scheduler.add_group(GroupConfig { max_rows: NonZeroUsize::new(32).expect("positive") });
+    /// let squares = scheduler.add_group(GroupConfig::up_to(NonZeroUsize::new(32).expect("positive")));
     /// thread::scope(|scope| {
     ///     for worker in workers {
     ///         scope.spawn(|| {

@@ -64,7 +64,7 @@ impl<R> Ticket<R> {
     ///
     /// let one = NonZeroUsize::MIN;
     /// let (scheduler, workers) = Scheduler::<(), ()>::new(Config::default(), one);
-    /// let group = scheduler.add_group(GroupConfig { max_rows: one });
+    /// let group = scheduler.add_group(GroupConfig::up_to(one));
     /// let ticket = scheduler.submit(Request::new(group, ())).expect("there is room");
     ///
     /// // No worker runs yet.

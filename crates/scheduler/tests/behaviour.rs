@@ -39,7 +39,7 @@ fn config(lane_capacity: usize) -> Config {
 }
 
 fn group(scheduler: &Scheduler<u32, u32>, max_rows: usize) -> GroupId {
-    scheduler.add_group(GroupConfig { max_rows: positive(max_rows) })
+    scheduler.add_group(GroupConfig::up_to(positive(max_rows)))
 }
 
 fn puppet(lane_capacity: usize) -> Puppet {
@@ -157,6 +157,21 @@ fn rows_count_against_the_limit_of_a_batch() {
     assert!(error.is_too_large());
     assert_eq!(error.to_string(), "the request has 5 rows, but a batch of its group holds at most 4");
     assert_eq!(error.into_request().into_payload(), 9);
+    puppet.end();
+}
+
+#[test]
+fn a_batch_is_full_where_the_group_says_and_what_is_heavier_goes_alone() {
+    let puppet = puppet(8);
+    let batched = puppet.scheduler.add_group(GroupConfig::up_to(positive(8)).full_at(positive(4)));
+    let busy = puppet.occupy();
+    let tickets = [3, 6, 1, 2].map(|rows| puppet.submit(Request::new(batched, rows).rows(positive(rows as usize))));
+    puppet.act(Act::Answer);
+    for expected in [&[3][..], &[6], &[1, 2]] {
+        assert_eq!(puppet.next_batch(), expected);
+        puppet.act(Act::Answer);
+    }
+    drop((busy, tickets));
     puppet.end();
 }
 
@@ -380,7 +395,7 @@ impl Drop for Explosive {
 #[test]
 fn a_payload_that_panics_when_dropped_costs_neither_the_worker_nor_an_answer() {
     let (scheduler, mut workers) = Scheduler::new(config(8), NonZeroUsize::MIN);
-    let batched = scheduler.add_group(GroupConfig { max_rows: positive(8) });
+    let batched = scheduler.add_group(GroupConfig::up_to(positive(8)));
     let worker: Worker<Explosive, ()> = workers.pop().expect("one worker");
     let worker = thread::spawn(move || {
         worker.run(|batch: &mut Batch<Explosive, ()>| (0..batch.len()).for_each(|i| batch.complete(i, ())));

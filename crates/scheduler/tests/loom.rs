@@ -22,7 +22,7 @@ fn explore(model: impl Fn() + Sync + Send + 'static) {
 fn tiny(workers: usize) -> (Scheduler<u32, u32>, Vec<Worker<u32, u32>>, GroupId) {
     let config = Config { lane_capacity: NonZeroUsize::MIN, policy: Policy::Eager, ..Config::default() };
     let (scheduler, workers) = Scheduler::new(config, NonZeroUsize::new(workers).expect("positive"));
-    let group = scheduler.add_group(GroupConfig { max_rows: NonZeroUsize::MIN });
+    let group = scheduler.add_group(GroupConfig::up_to(NonZeroUsize::MIN));
     (scheduler, workers, group)
 }
 

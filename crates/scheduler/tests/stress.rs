@@ -83,7 +83,7 @@ fn stress(policy: Policy, workers: usize, producers: u64, rounds: u64, seed: u64
         policy,
     };
     let (scheduler, pool) = Scheduler::new(config, positive(workers));
-    let groups = [1, 7, 32].map(|max_rows| scheduler.add_group(GroupConfig { max_rows: positive(max_rows) }));
+    let groups = [1, 7, 32].map(|max_rows| scheduler.add_group(GroupConfig::up_to(positive(max_rows))));
     let ends = Ends::default();
     let executed = AtomicUsize::new(0);
     let half_way = producers * rounds / 2;

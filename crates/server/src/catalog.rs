@@ -118,6 +118,7 @@ impl Catalog {
                     .field(model.file_bytes())
                     .field(model.placement().provider.name().as_bytes())
                     .field(name.as_bytes());
+                let full = settings.full_batch.unwrap_or(model.best_batch());
                 let number = version.number.to_string();
                 let labels = ModelLabels { model: &folder.name, version: &number, variant: name };
                 model_loaded(labels, model.placement().provider.name());
@@ -126,7 +127,7 @@ impl Catalog {
                     model_name: folder.name.clone(),
                     version: number.clone(),
                     variant: name.to_owned(),
-                    group: scheduler.add_group(GroupConfig { max_rows: settings.max_batch }),
+                    group: scheduler.add_group(GroupConfig::up_to(settings.max_batch).full_at(full)),
                     identity,
                     settings: settings.clone(),
                     model,

@@ -47,6 +47,8 @@ pub struct ModelConfig {
     pub variants: Vec<String>,
     /// Rows of the largest batch, and so of the largest request.
     pub max_batch: NonZeroUsize,
+    /// Rows at which a batch is full. Unset: the best of what is measured at start; the log line `model loaded` tells it.
+    pub full_batch: Option<NonZeroUsize>,
     /// Largest difference from the golden outputs at which the model is still taken to be right.
     pub golden_tolerance: f32,
     /// Whether NaN and infinities are let through to the model.
@@ -157,7 +159,13 @@ pub struct ShutdownConfig {
 
 impl Default for ModelConfig {
     fn default() -> Self {
-        Self { variants: Vec::new(), max_batch: nonzero(32), golden_tolerance: 1e-3, allow_non_finite: false }
+        Self {
+            variants: Vec::new(),
+            max_batch: nonzero(32),
+            full_batch: None,
+            golden_tolerance: 1e-3,
+            allow_non_finite: false,
+        }
     }
 }
 

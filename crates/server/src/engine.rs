@@ -1,7 +1,6 @@
 //! A device's scheduler and the worker threads that run its batches.
 
 use std::collections::HashMap;
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
@@ -93,18 +92,11 @@ impl BatchRunner {
     fn open(catalog: &Catalog) -> Result<Self, LoadError> {
         let mut lanes = HashMap::new();
         for variant in catalog.variants() {
-            let sizes = warm_up_sizes(variant.model.max_batch());
-            let session = variant.model.open_warm_session(sizes)?;
+            let session = variant.model.open_warm_session()?;
             lanes.insert(variant.group, (Arc::clone(variant), session));
         }
         Ok(Self { lanes })
     }
-}
-
-/// Powers of two up to the largest batch, and the largest itself.
-fn warm_up_sizes(max_batch: NonZeroUsize) -> impl Iterator<Item = usize> {
-    let max = max_batch.get();
-    std::iter::successors(Some(1_usize), |size| size.checked_mul(2)).take_while(move |&size| size < max).chain([max])
 }
 
 impl Executor<Job, JobResult> for BatchRunner {
@@ -136,18 +128,5 @@ impl Executor<Job, JobResult> for BatchRunner {
             }
         }
         variant.metrics.batch_executed(u32::try_from(row).unwrap_or(u32::MAX), started.elapsed());
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn warm_up_visits_powers_of_two_and_the_largest_batch() {
-        let sizes = |max| warm_up_sizes(NonZeroUsize::new(max).expect("not zero")).collect::<Vec<_>>();
-        assert_eq!(sizes(1), [1]);
-        assert_eq!(sizes(32), [1, 2, 4, 8, 16, 32]);
-        assert_eq!(sizes(20), [1, 2, 4, 8, 16, 20]);
     }
 }

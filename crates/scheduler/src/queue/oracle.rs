@@ -14,6 +14,8 @@ use crate::{Config, GroupConfig, Policy, Request, Ticket};
 
 const AGING: Duration = Duration::from_millis(10);
 const MAX_ROWS: [usize; 3] = [1, 4, 16];
+/// The last group closes at less than it could hold.
+const FULL_ROWS: [usize; 3] = [1, 4, 10];
 /// What a batch costs in these tests, once it is learned: 1 ms, and 0.1 ms a row.
 const FIXED: Duration = Duration::from_millis(1);
 const PER_ROW: Duration = Duration::from_micros(100);
@@ -98,8 +100,8 @@ impl World {
     }
 
     fn group(index: usize) -> GroupId {
-        let max_rows = NonZeroUsize::new(MAX_ROWS[index]).expect("positive");
-        GroupId::new(index as u32, GroupConfig { max_rows })
+        let [max, full] = [MAX_ROWS[index], FULL_ROWS[index]].map(|rows| NonZeroUsize::new(rows).expect("positive"));
+        GroupId::new(index as u32, GroupConfig::up_to(max).full_at(full))
     }
 
     fn submit(&mut self, lane: usize, group: usize, rows: usize, due_in: Option<Duration>) {
@@ -164,7 +166,8 @@ impl World {
             for known in order.iter().filter(|known| known.group == group && known.level(self.now) == level) {
                 let tightest_with = tightest.min(known.due());
                 let late = !batch.is_empty() && Due::By(self.finish(group, rows + known.rows)) > tightest_with;
-                if rows + known.rows > MAX_ROWS[group] || late {
+                let limit = if batch.is_empty() { MAX_ROWS[group] } else { FULL_ROWS[group] };
+                if rows + known.rows > limit || late {
                     break;
                 }
                 batch.push(known.id);
