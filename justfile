@@ -23,15 +23,37 @@ test:
     {{python}} -m unittest discover --start-directory tests/clients
     {{python}} -m unittest discover --start-directory models/tests --top-level-directory models
 
-# All that CI checks besides the tests: format, lints, docs
+# All that CI checks besides the tests: format, lints, docs, spelling, and licences where cargo-deny is installed
 check:
     cargo fmt --all --check
     cargo clippy --locked --workspace --all-targets -- --deny warnings
     RUSTDOCFLAGS="--deny warnings" cargo doc --locked --workspace --no-deps --quiet
+    .volley/venv/bin/typos
+    @if cargo deny --version >/dev/null 2>&1; then cargo deny check licenses bans sources; else echo "skipped: cargo-deny is not installed (cargo install cargo-deny)"; fi
 
-# Run a benchmark: path, sla or accuracy
+# Run a benchmark: path, sla or accuracy; with --report, keep what it prints under docs/benchmarks/
 bench name *args:
-    @just _bench-{{name}} {{args}}
+    #!/usr/bin/env bash
+    set -euo pipefail
+    keep=no rest=()
+    for word in {{args}}; do
+        if [ "$word" = --report ]; then keep=yes; else rest+=("$word"); fi
+    done
+    run=({{just_executable()}} _bench-{{name}} "${rest[@]}")
+    if [ "$keep" = no ]; then exec "${run[@]}"; fi
+    output=$("${run[@]}" | tee /dev/stderr)
+    mkdir -p docs/benchmarks
+    {
+        echo "# {{name}}, $(date +%F)"
+        echo
+        echo "- command: \`just bench {{name}} {{args}}\`"
+        echo "- machine: $(nproc) cores, $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1), Linux $(uname -r)"
+        echo "- versions: volley $(git rev-parse --short HEAD), $(rustc --version), onnxruntime $(sed -n 's/^onnxruntime==//p' requirements/serve.txt)"
+        echo
+        echo '```text'
+        echo "$output"
+        echo '```'
+    } >"docs/benchmarks/$(date +%F)-{{name}}.md"
 
 # The whole path over HTTP against raw ONNX Runtime, same run, one core each
 _bench-path *args:

@@ -49,7 +49,7 @@ fn json_cases() -> Vec<(&'static str, String, &'static str)> {
         ("inputs of the wrong type", spoilt("/inputs", json!({})), "inputs"),
         ("an empty list of inputs", spoilt("/inputs", json!([])), "input `input` is missing"),
         ("an input that is no object", spoilt("/inputs/0", json!(3)), "inputs[0]"),
-        ("an unknown input", spoilt("/inputs/0/name", json!("inptu")), "inputs[0].name"),
+        ("an unknown input", spoilt("/inputs/0/name", json!("window")), "inputs[0].name"),
         ("an input without a name", removed("/inputs/0", "name"), "inputs[0]"),
         (
             "the same input twice",
