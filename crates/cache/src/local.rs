@@ -26,9 +26,18 @@ struct Departures {
 /// denies it.
 #[derive(Debug)]
 pub(crate) struct Local {
-    entries: moka::sync::Cache<Key, Bytes, BuildPassThrough>,
+    entries: moka::sync::Cache<Key, Entry, BuildPassThrough>,
+    /// How often the tier was cleared. An entry counts only in the generation it was stored in: moka's own clearing
+    /// compares timestamps, and two that run at the same time may bring back what the later one had cleared.
+    generation: AtomicU64,
     capacity: u64,
     departures: Arc<Departures>,
+}
+
+#[derive(Debug, Clone)]
+struct Entry {
+    generation: u64,
+    value: Bytes,
 }
 
 impl Local {
@@ -37,7 +46,7 @@ impl Local {
         let counts = Arc::clone(&departures);
         let mut builder = moka::sync::Cache::builder()
             .max_capacity(capacity)
-            .weigher(|_, value: &Bytes| u32::try_from(weight(value)).unwrap_or(u32::MAX))
+            .weigher(|_, entry: &Entry| u32::try_from(weight(&entry.value)).unwrap_or(u32::MAX))
             .eviction_policy(EvictionPolicy::lru())
             .eviction_listener(move |_, _, cause| match cause {
                 RemovalCause::Size => _ = counts.evicted.fetch_add(1, Ordering::Relaxed),
@@ -47,17 +56,21 @@ impl Local {
         if let Some(longest) = time_to_live {
             builder = builder.expire_after(Lifetime { longest, jitter });
         }
-        Self { entries: builder.build_with_hasher(BuildPassThrough::default()), capacity, departures }
+        let entries = builder.build_with_hasher(BuildPassThrough::default());
+        Self { entries, generation: AtomicU64::new(0), capacity, departures }
     }
 
     pub(crate) fn get(&self, key: Key) -> Option<Bytes> {
-        self.entries.get(&key)
+        let generation = self.generation.load(Ordering::Acquire);
+        self.entries.get(&key).filter(|entry| entry.generation == generation).map(|entry| entry.value)
     }
 
     /// Keeps `value`, unless it alone exceeds the capacity (or 4 GiB, moka's limit on a weight).
     pub(crate) fn insert(&self, key: Key, value: Bytes) {
         if weight(&value) <= self.capacity.min(u64::from(u32::MAX)) {
-            self.entries.insert(key, value);
+            // Pairs with the increment in `clear`: whoever stores after that sees it.
+            let generation = self.generation.load(Ordering::Acquire);
+            self.entries.insert(key, Entry { generation, value });
         }
     }
 
@@ -66,6 +79,8 @@ impl Local {
     }
 
     pub(crate) fn clear(&self) {
+        self.generation.fetch_add(1, Ordering::AcqRel);
+        // What does not count any more gives its memory back.
         self.entries.invalidate_all();
     }
 
@@ -112,12 +127,12 @@ impl Lifetime {
     }
 }
 
-impl Expiry<Key, Bytes> for Lifetime {
-    fn expire_after_create(&self, key: &Key, _: &Bytes, _: Instant) -> Option<Duration> {
+impl Expiry<Key, Entry> for Lifetime {
+    fn expire_after_create(&self, key: &Key, _: &Entry, _: Instant) -> Option<Duration> {
         Some(self.of(*key))
     }
 
-    fn expire_after_update(&self, key: &Key, _: &Bytes, _: Instant, _: Option<Duration>) -> Option<Duration> {
+    fn expire_after_update(&self, key: &Key, _: &Entry, _: Instant, _: Option<Duration>) -> Option<Duration> {
         Some(self.of(*key))
     }
 }
