@@ -21,7 +21,7 @@ test:
     cargo build --locked --workspace --bins
     cargo test --locked --workspace
     {{python}} -m unittest discover --start-directory tests/clients
-    {{python}} -m unittest discover --start-directory models/tests --top-level-directory models
+    cd models && ../{{python}} -m unittest discover --start-directory tests
 
 # All that CI checks besides the tests: format, lints, docs, spelling, and licences where cargo-deny is installed
 check:

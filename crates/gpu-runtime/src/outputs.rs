@@ -14,19 +14,22 @@ const COPY_LIMIT: usize = 4096;
 
 /// The output buffers of one slot. Whoever holds the `Arc` keeps them from being written.
 #[derive(Debug)]
-pub(crate) struct OutputBuffers(Vec<Buffer>);
+pub(crate) struct OutputBuffers {
+    specs: Arc<[TensorSpec]>,
+    buffers: Vec<Buffer>,
+}
 
 impl OutputBuffers {
-    pub(crate) fn new(buffers: Vec<Buffer>) -> Self {
-        Self(buffers)
+    pub(crate) fn new(specs: &Arc<[TensorSpec]>, buffers: Vec<Buffer>) -> Self {
+        Self { specs: Arc::clone(specs), buffers }
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Buffer> {
-        self.0.iter()
+        self.buffers.iter()
     }
 
     pub(crate) fn rows(&self, output: usize, rows: Range<usize>) -> &[u8] {
-        let buffer = &self.0[output];
+        let buffer = &self.buffers[output];
         &buffer.bytes()[rows.start * buffer.row_bytes()..rows.end * buffer.row_bytes()]
     }
 }
@@ -37,15 +40,15 @@ pub struct Outputs(Pieces);
 
 #[derive(Debug, Clone)]
 enum Pieces {
-    /// All tensors, one after the other; `ends[i]` is where tensor `i` ends.
-    Joined { bytes: Bytes, ends: Arc<[usize]> },
+    /// All tensors, one after the other, of so many rows.
+    Joined { bytes: Bytes, rows: usize, specs: Arc<[TensorSpec]> },
     /// A piece for each tensor.
     Apart(Arc<[Bytes]>),
 }
 
 impl Outputs {
     pub(crate) fn from_buffers(buffers: &Arc<OutputBuffers>, rows: Range<usize>) -> Self {
-        let count = buffers.0.len();
+        let count = buffers.buffers.len();
         let total: usize = (0..count).map(|output| buffers.rows(output, rows.clone()).len()).sum();
         if total > COPY_LIMIT {
             let piece =
@@ -53,28 +56,19 @@ impl Outputs {
             return Self(Pieces::Apart((0..count).map(piece).collect()));
         }
         let mut bytes = Vec::with_capacity(total);
-        let mut ends = Vec::with_capacity(count);
         for output in 0..count {
             bytes.extend_from_slice(buffers.rows(output, rows.clone()));
-            ends.push(bytes.len());
         }
-        Self(Pieces::Joined { bytes: bytes.into(), ends: ends.into() })
+        Self(Pieces::Joined { bytes: bytes.into(), rows: rows.len(), specs: Arc::clone(&buffers.specs) })
     }
 
     /// Takes apart what [`Outputs::to_joined`] gave, for `rows` rows of a model with these outputs.
     ///
     /// Returns `None` if the length does not fit.
     #[must_use]
-    pub fn from_joined(bytes: Bytes, specs: &[TensorSpec], rows: usize) -> Option<Self> {
-        let mut end = 0;
-        let ends: Arc<[usize]> = specs
-            .iter()
-            .map(|spec| {
-                end += spec.row_bytes() * rows;
-                end
-            })
-            .collect();
-        (end == bytes.len()).then_some(Self(Pieces::Joined { bytes, ends }))
+    pub fn from_joined(bytes: Bytes, specs: &Arc<[TensorSpec]>, rows: usize) -> Option<Self> {
+        let expected: usize = specs.iter().map(|spec| spec.row_bytes() * rows).sum();
+        (expected == bytes.len()).then(|| Self(Pieces::Joined { bytes, rows, specs: Arc::clone(specs) }))
     }
 
     /// All tensors in one piece that shares nothing with a batch buffer, fit to be kept (in a cache) for long.
@@ -93,9 +87,9 @@ impl Outputs {
     #[must_use]
     pub fn tensor(&self, output: usize) -> Bytes {
         match &self.0 {
-            Pieces::Joined { bytes, ends } => {
-                let start = if output == 0 { 0 } else { ends[output - 1] };
-                bytes.slice(start..ends[output])
+            Pieces::Joined { bytes, rows, specs } => {
+                let start: usize = specs[..output].iter().map(|spec| spec.row_bytes() * rows).sum();
+                bytes.slice(start..start + specs[output].row_bytes() * rows)
             }
             Pieces::Apart(pieces) => pieces[output].clone(),
         }

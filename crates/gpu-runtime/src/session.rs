@@ -87,7 +87,7 @@ impl Session {
             None => {
                 let buffers =
                     self.outputs.iter().map(|spec| Buffer::new(&self.session, spec, self.max_rows, self.provider));
-                let buffers = Arc::new(OutputBuffers::new(buffers.collect::<Result<_, _>>()?));
+                let buffers = Arc::new(OutputBuffers::new(&self.outputs, buffers.collect::<Result<_, _>>()?));
                 self.slots.push(Slot { bindings: (0..self.max_rows).map(|_| None).collect(), buffers });
                 self.slots.len() - 1
             }

@@ -74,7 +74,7 @@ impl ServedVariant {
     }
 
     /// The model's outputs.
-    pub(crate) fn outputs(&self) -> &[TensorSpec] {
+    pub(crate) fn outputs(&self) -> &Arc<[TensorSpec]> {
         self.model.outputs()
     }
 }

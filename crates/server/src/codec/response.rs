@@ -133,7 +133,7 @@ mod tests {
 
     fn outputs() -> Outputs {
         let bytes: Vec<u8> = [0.1_f32, -2.5, 3.0e-9].iter().flat_map(|value| value.to_le_bytes()).collect();
-        Outputs::from_joined(bytes.into(), &specs(), 1).expect("three values")
+        Outputs::from_joined(bytes.into(), &specs().into(), 1).expect("three values")
     }
 
     fn request(outputs: Vec<WantedOutput>) -> InferRequest {
