@@ -373,8 +373,7 @@ mod tests {
         let (body, length) = binary(BINARY, &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
         let body = Bytes::from(body);
         for cut in 1..body.len() {
-            let mut pieces = Pieces::from(body.slice(..cut));
-            pieces.push(body.slice(cut..));
+            let pieces = Pieces::cut(body.slice(..cut), body.slice(cut..));
             let request = bind(pieces, Some(length)).expect("a good request");
             assert_eq!(request.inputs[0].clone().into_contiguous(), body[length..], "cut at {cut}");
         }
@@ -385,8 +384,7 @@ mod tests {
         let (body, length) = binary(BINARY, &[1.0, 2.0, 3.0, f32::NAN, 5.0, 6.0]);
         let body = Bytes::from(body);
         for cut in 1..body.len() {
-            let mut pieces = Pieces::from(body.slice(..cut));
-            pieces.push(body.slice(cut..));
+            let pieces = Pieces::cut(body.slice(..cut), body.slice(cut..));
             let error = bind(pieces, Some(length)).expect_err("NaN is refused");
             assert!(error.message.starts_with("inputs[0].data: holds a NaN"), "cut at {cut}: {}", error.message);
         }
