@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::time::{Duration, Instant};
+
 use common::{Connection, ServerProcess, binary_request, json_request, window};
 use serde_json::json;
 
@@ -107,6 +109,31 @@ fn a_deadline_that_cannot_be_met_is_told_and_one_that_can_is_met() {
     assert!(late.error().starts_with("parameters.timeout"), "{}", late.error());
     let relaxed = json!({ "timeout": 50_000_000, "priority": "critical" });
     assert_eq!(connection.infer(&binary_request(&[window(5)], &relaxed)).status, 200);
+}
+
+#[test]
+fn a_request_whose_caller_hangs_up_is_counted_as_cancelled() {
+    let server = ServerProcess::start(&[("VOLLEY_RUNTIME__WORKERS", "1")]);
+    let request = binary_request(&[window(9)], &json!({ "cache": false }));
+    let length = request.json_length.expect("it is binary").to_string();
+    let headers = [("Inference-Header-Content-Length", length.as_str())];
+    // Whether a request was read, and not yet answered, when its caller left is for the system to say: some soon are.
+    let until = Instant::now() + Duration::from_secs(60);
+    let text = loop {
+        let mut callers: Vec<_> = (0..32).map(|_| server.connect()).collect();
+        for caller in &mut callers {
+            caller.write("POST", "/v2/models/cnn_lstm/infer", &headers, &request.bytes);
+        }
+        drop(callers);
+        let text = metrics(&server);
+        let cancelled = text.lines().filter(|line| line.contains(r#"reason="cancelled""#));
+        if cancelled.into_iter().any(|line| !line.ends_with(" 0")) {
+            break text;
+        }
+        assert!(Instant::now() < until, "none was counted\n{text}");
+    };
+    assert!(sample(&text, "batch_processing_requests_total") >= 1.0, "{text}");
+    assert_eq!(sample(&text, "batch_processing_errors_total"), 0.0, "it is no fault of the service\n{text}");
 }
 
 #[test]
