@@ -149,7 +149,7 @@ pub enum LogFormat {
 #[serde(default, deny_unknown_fields)]
 pub struct ShutdownConfig {
     /// Connections that are idle when the server is told to leave may still bring a request for this long. Each is
-    /// answered, and told to close.
+    /// answered, and told to close. Never more than half of `grace`.
     #[serde(with = "humantime_serde")]
     pub linger: Duration,
     /// Longest time to finish what was accepted.
