@@ -33,6 +33,17 @@ fn health_and_metadata_answer_as_the_protocol_says() {
 }
 
 #[test]
+fn a_kubernetes_service_of_the_same_name_does_not_keep_the_server_from_starting() {
+    let server = ServerProcess::start(&[
+        ("VOLLEY_SERVICE_HOST", "10.0.0.7"),
+        ("VOLLEY_SERVICE_PORT_HTTP", "8000"),
+        ("VOLLEY_PORT", "tcp://10.0.0.7:8000"),
+        ("VOLLEY_PORT_8000_TCP_ADDR", "10.0.0.7"),
+    ]);
+    assert_eq!(server.connect().send("GET", "/v2/health/ready", &[], b"").status, 200);
+}
+
+#[test]
 fn json_and_binary_requests_get_the_same_answer_and_keep_their_id() {
     let server = ServerProcess::start(&[]);
     let mut connection = server.connect();
