@@ -149,7 +149,7 @@ pub enum LogFormat {
 #[serde(default, deny_unknown_fields)]
 pub struct ShutdownConfig {
     /// Connections that are idle when the server is told to leave may still bring a request for this long. Each is
-    /// answered, and told to close.
+    /// answered, and told to close. Never more than half of `grace`.
     #[serde(with = "humantime_serde")]
     pub linger: Duration,
     /// Longest time to finish what was accepted.
@@ -258,7 +258,7 @@ impl Config {
         let file = file.unwrap_or(Path::new("volley.toml"));
         let layers = Figment::from(Serialized::defaults(Self::default()))
             .merge(Toml::file(file))
-            .merge(Env::prefixed(ENVIRONMENT_PREFIX).split("__"));
+            .merge(Env::prefixed(ENVIRONMENT_PREFIX).filter(|name| !is_service_link(name.as_str())).split("__"));
         let figment = overrides.into_iter().fold(layers, |layers, (path, value)| layers.merge((path, value)));
         figment.extract().map_err(|errors| {
             let lines: Vec<String> = errors.into_iter().map(|error| format!("  {error}")).collect();
@@ -273,9 +273,44 @@ impl Config {
     }
 }
 
+/// Whether an environment variable, named without its prefix, is one that Kubernetes sets in every pod for a service whose
+/// name begins with `volley`: `VOLLEY_SERVICE_HOST`, `VOLLEY_PORT=tcp://...`, `VOLLEY_PORT_8000_TCP_ADDR` and the like.
+fn is_service_link(name: &str) -> bool {
+    let name = name.to_ascii_uppercase();
+    let is = |word: &str| name == word || name.ends_with(&format!("_{word}"));
+    let begins = |word: &str| name.starts_with(word) || name.contains(&format!("_{word}"));
+    if is("PORT") && !is("SERVICE_PORT") {
+        // Also what a field's name looks like with one underscore too few: only the value tells.
+        return std::env::var(format!("{ENVIRONMENT_PREFIX}{name}")).is_ok_and(|value| value.contains("://"));
+    }
+    let numbered = begins("PORT_") && ["_TCP", "_UDP", "_SCTP"].iter().any(|protocol| name.contains(protocol));
+    is("SERVICE_HOST") || is("SERVICE_PORT") || begins("SERVICE_PORT_") || numbered
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn variables_that_kubernetes_sets_for_a_service_are_told_from_settings() {
+        for link in [
+            "SERVICE_HOST",
+            "SERVICE_PORT",
+            "SERVICE_PORT_HTTP",
+            "PORT_8000_TCP",
+            "PORT_8000_TCP_ADDR",
+            "SERVER_SERVICE_HOST",
+            "SERVER_SERVICE_PORT_GRPC",
+            "SERVER_PORT_8001_TCP_PROTO",
+        ] {
+            assert!(is_service_link(link), "{link}");
+        }
+        for setting in
+            ["HTTP__PORT", "HTTP_PORT", "PORT", "METRICS__PORT", "MODEL_REPOSITORY", "SERVICE", "LOG__FILTER"]
+        {
+            assert!(!is_service_link(setting), "{setting}");
+        }
+    }
 
     #[test]
     fn defaults_serve_without_a_file() {

@@ -7,6 +7,10 @@ use std::time::Duration;
 use hyper::StatusCode;
 use volley_telemetry::{Failure, Rejection};
 
+/// Longest message, in bytes: messages quote what the caller sent, which may be as large as a body, and each goes into
+/// a response and a log line.
+const LONGEST_MESSAGE: usize = 1000;
+
 /// A refusal or failure.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ApiError {
@@ -42,9 +46,16 @@ pub(crate) enum Cause {
 }
 
 impl ApiError {
-    /// An error with a message.
+    /// An error with a message. Of one that is too long the middle is left out: its beginning names the field, its end
+    /// says what was expected.
     pub(crate) fn new(cause: Cause, message: impl Into<String>) -> Self {
-        Self { cause, message: message.into() }
+        let mut message = message.into();
+        if message.len() > LONGEST_MESSAGE {
+            let head = message.floor_char_boundary(LONGEST_MESSAGE / 2);
+            let tail = message.ceil_char_boundary(message.len() - LONGEST_MESSAGE / 2);
+            message = format!("{} [...] {}", &message[..head], &message[tail..]);
+        }
+        Self { cause, message }
     }
 
     /// The request itself is at fault; `field` says where, in the terms of the request.
@@ -104,5 +115,19 @@ impl ApiError {
             Cause::NotFound => Rejection::UnknownModel,
             _ => Rejection::Malformed,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_message_keeps_its_field_and_what_was_expected() {
+        let message = format!("`{}`; expected FP32", "\u{e9}".repeat(1 << 20));
+        let error = ApiError::invalid("inputs[0].datatype", message);
+        assert!(error.message.len() <= LONGEST_MESSAGE + " [...] ".len(), "{} bytes", error.message.len());
+        assert!(error.message.starts_with("inputs[0].datatype: `\u{e9}"), "{}", error.message);
+        assert!(error.message.ends_with("\u{e9}`; expected FP32"), "{}", error.message);
     }
 }

@@ -73,7 +73,9 @@ impl Pipeline {
         let found = self.catalog.find(call.model, call.version, parameters.variant.as_deref());
         let variant = found.inspect_err(|error| self.rejected(error))?;
         let lane = lane(urgency.priority);
+        let unanswered = Unanswered(Some((variant, lane)));
         let result = self.answer(handoff, variant, envelope, urgency, use_cache).await;
+        unanswered.ended();
         match &result {
             Ok(_) => variant.metrics.request_completed(lane, call.arrival.elapsed()),
             Err(error) => variant.metrics.request_failed(lane, error.failure()),
@@ -165,6 +167,23 @@ impl Pipeline {
             Err(Failure::DeadlineExceeded) => Err(ApiError::deadline()),
             Err(Failure::ShutDown) => Err(ApiError::shutting_down()),
             Err(failure) => Err(ApiError::new(Cause::ComputeFailed, format!("the batch was not completed: {failure}"))),
+        }
+    }
+}
+
+/// A request on its way. Dropped before its end, because its caller hung up, it is counted as cancelled.
+struct Unanswered<'a>(Option<(&'a ServedVariant, Lane)>);
+
+impl Unanswered<'_> {
+    fn ended(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        if let Some((variant, lane)) = self.0 {
+            variant.metrics.request_failed(lane, volley_telemetry::Failure::Cancelled);
         }
     }
 }

@@ -134,7 +134,8 @@ impl Server {
         let deadline = started + self.config.shutdown.grace;
         tracing::info!(grace = ?self.config.shutdown.grace, "shutting down");
         self.phase.send_replace(Phase::Draining);
-        thread::sleep(self.config.shutdown.linger);
+        // Half of the time at least is left to finish in.
+        thread::sleep(self.config.shutdown.linger.min(self.config.shutdown.grace / 2));
         self.phase.send_replace(Phase::Closing);
         let busy = self.io.join_until(deadline);
         self.scheduler.close();

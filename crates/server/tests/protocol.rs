@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::time::{Duration, Instant};
+
 use common::{Connection, ServerProcess, binary_request, json_request, window};
 use serde_json::json;
 
@@ -28,6 +30,17 @@ fn health_and_metadata_answer_as_the_protocol_says() {
     assert_eq!(get("/v2/models/cnn_lstm/versions/9").status, 404);
     assert_eq!(get("/elsewhere").status, 404);
     assert_eq!(connection.send("DELETE", "/v2", &[], b"").status, 405);
+}
+
+#[test]
+fn a_kubernetes_service_of_the_same_name_does_not_keep_the_server_from_starting() {
+    let server = ServerProcess::start(&[
+        ("VOLLEY_SERVICE_HOST", "10.0.0.7"),
+        ("VOLLEY_SERVICE_PORT_HTTP", "8000"),
+        ("VOLLEY_PORT", "tcp://10.0.0.7:8000"),
+        ("VOLLEY_PORT_8000_TCP_ADDR", "10.0.0.7"),
+    ]);
+    assert_eq!(server.connect().send("GET", "/v2/health/ready", &[], b"").status, 200);
 }
 
 #[test]
@@ -107,6 +120,31 @@ fn a_deadline_that_cannot_be_met_is_told_and_one_that_can_is_met() {
     assert!(late.error().starts_with("parameters.timeout"), "{}", late.error());
     let relaxed = json!({ "timeout": 50_000_000, "priority": "critical" });
     assert_eq!(connection.infer(&binary_request(&[window(5)], &relaxed)).status, 200);
+}
+
+#[test]
+fn a_request_whose_caller_hangs_up_is_counted_as_cancelled() {
+    let server = ServerProcess::start(&[("VOLLEY_RUNTIME__WORKERS", "1")]);
+    let request = binary_request(&[window(9)], &json!({ "cache": false }));
+    let length = request.json_length.expect("it is binary").to_string();
+    let headers = [("Inference-Header-Content-Length", length.as_str())];
+    // Whether a request was read, and not yet answered, when its caller left is for the system to say: some soon are.
+    let until = Instant::now() + Duration::from_secs(60);
+    let text = loop {
+        let mut callers: Vec<_> = (0..32).map(|_| server.connect()).collect();
+        for caller in &mut callers {
+            caller.write("POST", "/v2/models/cnn_lstm/infer", &headers, &request.bytes);
+        }
+        drop(callers);
+        let text = metrics(&server);
+        let cancelled = text.lines().filter(|line| line.contains(r#"reason="cancelled""#));
+        if cancelled.into_iter().any(|line| !line.ends_with(" 0")) {
+            break text;
+        }
+        assert!(Instant::now() < until, "none was counted\n{text}");
+    };
+    assert!(sample(&text, "batch_processing_requests_total") >= 1.0, "{text}");
+    assert_eq!(sample(&text, "batch_processing_errors_total"), 0.0, "it is no fault of the service\n{text}");
 }
 
 #[test]

@@ -61,3 +61,13 @@ fn an_idle_server_leaves_at_once_and_idle_connections_do_not_keep_it() {
     assert!(success);
     assert!(idle.read().is_none(), "the connection was closed");
 }
+
+#[test]
+fn a_linger_beyond_the_grace_period_still_leaves_time_to_finish_in() {
+    let server = ServerProcess::start(&[("VOLLEY_SHUTDOWN__LINGER", "20s"), ("VOLLEY_SHUTDOWN__GRACE", "2s")]);
+    let mut idle = server.connect();
+    assert_eq!(idle.send("GET", "/v2/health/live", &[], b"").status, 200);
+    server.terminate();
+    let (success, log) = server.wait();
+    assert!(success, "nothing was lost: {log:?}");
+}

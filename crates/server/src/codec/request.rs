@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use volley_gpu_runtime::{DataType, TensorSpec};
 
@@ -60,11 +60,11 @@ pub(crate) struct Interface<'a> {
 struct Json<'a> {
     #[serde(default)]
     id: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_as_absent")]
     parameters: Object<Parameters>,
     #[serde(borrow)]
     inputs: Vec<Object<Input<'a>>>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "null_as_absent")]
     outputs: Vec<Object<Output<'a>>>,
 }
 
@@ -75,7 +75,7 @@ struct Input<'a> {
     shape: Vec<u64>,
     #[serde(borrow)]
     datatype: Cow<'a, str>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_as_absent")]
     parameters: Object<TensorParameters>,
     #[serde(borrow, default)]
     data: Option<&'a RawValue>,
@@ -85,7 +85,7 @@ struct Input<'a> {
 struct Output<'a> {
     #[serde(borrow)]
     name: Cow<'a, str>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_as_absent")]
     parameters: Object<TensorParameters>,
 }
 
@@ -96,6 +96,11 @@ struct TensorParameters {
     binary_data: Option<bool>,
     classification: Option<u64>,
     shared_memory_region: Option<String>,
+}
+
+/// Reads `null` as if the member were absent: clients that write out a whole structure of theirs send it.
+fn null_as_absent<'de, T: Default + Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 /// Cuts a body in two: the JSON, in one piece, and the raw tensors after it. `json_length` is the value of
@@ -369,12 +374,21 @@ mod tests {
     }
 
     #[test]
+    fn optional_members_that_are_null_count_as_absent() {
+        let request = json(
+            r#"{"id":null,"parameters":null,"outputs":null,"inputs":[
+                {"name":"input","shape":[1,2,3],"datatype":"FP32","parameters":null,"data":[1,2,3,4,5,6]}]}"#,
+        )
+        .expect("a good request");
+        assert_eq!((request.id, request.rows, request.outputs.len()), (None, 1, 2));
+    }
+
+    #[test]
     fn a_body_cut_into_pieces_anywhere_reads_the_same() {
         let (body, length) = binary(BINARY, &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
         let body = Bytes::from(body);
         for cut in 1..body.len() {
-            let mut pieces = Pieces::from(body.slice(..cut));
-            pieces.push(body.slice(cut..));
+            let pieces = Pieces::cut(body.slice(..cut), body.slice(cut..));
             let request = bind(pieces, Some(length)).expect("a good request");
             assert_eq!(request.inputs[0].clone().into_contiguous(), body[length..], "cut at {cut}");
         }
@@ -385,8 +399,7 @@ mod tests {
         let (body, length) = binary(BINARY, &[1.0, 2.0, 3.0, f32::NAN, 5.0, 6.0]);
         let body = Bytes::from(body);
         for cut in 1..body.len() {
-            let mut pieces = Pieces::from(body.slice(..cut));
-            pieces.push(body.slice(cut..));
+            let pieces = Pieces::cut(body.slice(..cut), body.slice(cut..));
             let error = bind(pieces, Some(length)).expect_err("NaN is refused");
             assert!(error.message.starts_with("inputs[0].data: holds a NaN"), "cut at {cut}: {}", error.message);
         }
