@@ -152,7 +152,8 @@ impl Catalog {
         let versions = &self.versions(model)?.versions;
         let found = match version {
             None => versions.last_key_value().map(|(_, version)| version),
-            Some(text) => text.parse().ok().and_then(|number: u64| versions.get(&number)),
+            // As it is written in the folder's name: `01` is not `1`.
+            Some(text) => versions.iter().find(|(number, _)| number.to_string() == text).map(|(_, version)| version),
         };
         let found = found.ok_or_else(|| {
             let served: Vec<String> = versions.keys().map(u64::to_string).collect();

@@ -16,7 +16,9 @@ use crate::codec::Pieces;
 pub(crate) type DeviceScheduler = Scheduler<Job, JobResult>;
 
 /// The input rows of one request, as they came from the network, in the model's order of inputs.
-#[derive(Debug)]
+///
+/// A clone shares the bytes.
+#[derive(Debug, Clone)]
 pub(crate) struct Job {
     /// Values of each input.
     pub inputs: Vec<Pieces>,

@@ -6,12 +6,12 @@ use std::time::Instant;
 use tokio::time::timeout_at;
 use volley_cache::{Cache, Followed, Key, Lead, Lookup, Rank};
 use volley_gpu_runtime::Outputs;
-use volley_scheduler::{Failure, Handoff, Priority, Request, SubmitError};
+use volley_scheduler::{Failure, Handoff, Outcome, Priority, Request, SubmitError, Ticket};
 use volley_telemetry::{EdgeMetrics, Lane};
 
 use crate::catalog::{Catalog, ServedVariant};
 use crate::codec::{self, Encoded, Envelope, InferRequest, Pieces};
-use crate::engine::{DeviceScheduler, Job};
+use crate::engine::{DeviceScheduler, Job, JobResult};
 use crate::error::{ApiError, Cause};
 
 /// What every request goes through.
@@ -53,6 +53,12 @@ impl Urgency {
     fn rank(self) -> Rank {
         let urgency = Priority::COUNT - 1 - self.priority.lane();
         Rank { urgency: urgency as u8, deadline: self.deadline }
+    }
+
+    /// That of the most urgent and the most patient of those who wait together.
+    fn of(rank: Rank) -> Self {
+        let lane = (Priority::COUNT - 1).saturating_sub(rank.urgency.into());
+        Self { priority: Priority::ALL[lane], deadline: rank.deadline }
     }
 }
 
@@ -126,7 +132,10 @@ impl Pipeline {
         self.lead(lead, handoff, variant, request, urgency).await
     }
 
-    /// Computes for all who wait. A failure is the leader's own: dropping the lead hands it to the next who waits.
+    /// Computes for all who wait. Where someone more urgent or more patient joins, the request is queued anew for them.
+    ///
+    /// A failure to compute is everybody's. Any other is the leader's own (its deadline, a full lane): dropping the lead
+    /// hands it to the next who waits.
     async fn lead(
         &self,
         lead: Lead<ApiError>,
@@ -135,9 +144,34 @@ impl Pipeline {
         request: &mut InferRequest,
         urgency: Urgency,
     ) -> Result<Outputs, ApiError> {
-        let outputs = self.compute(handoff, variant, request, urgency).await?;
-        lead.complete(outputs.to_joined());
-        Ok(outputs)
+        let job = Job { inputs: std::mem::take(&mut request.inputs), rows: request.rows };
+        let computed = async {
+            let mut rank = lead.rank();
+            loop {
+                let mut ticket = self.submit(handoff, variant, job.clone(), Urgency::of(rank))?;
+                tokio::select! {
+                    biased;
+                    outcome = &mut ticket => return concluded(variant, urgency, outcome),
+                    raised = lead.raised(rank) => rank = raised,
+                }
+                // Too late to withdraw means that it is being computed, which is as good as it gets.
+                if let Err(ticket) = ticket.withdraw() {
+                    return concluded(variant, urgency, ticket.await);
+                }
+            }
+        };
+        match in_time(urgency.deadline, computed).await? {
+            Ok(outputs) => {
+                lead.complete(outputs.to_joined());
+                Ok(outputs)
+            }
+            Err(error) => {
+                if error.cause == Cause::ComputeFailed {
+                    lead.fail_all(error.clone());
+                }
+                Err(error)
+            }
+        }
     }
 
     /// Queues the request, and waits for its batch.
@@ -149,25 +183,37 @@ impl Pipeline {
         urgency: Urgency,
     ) -> Result<Outputs, ApiError> {
         let job = Job { inputs: std::mem::take(&mut request.inputs), rows: request.rows };
-        let mut submission = Request::new(variant.group, job)
-            .priority(urgency.priority)
-            .rows(request.rows.try_into().expect("a request that was checked has rows"))
-            .handoff(handoff);
+        let ticket = self.submit(handoff, variant, job, urgency)?;
+        concluded(variant, urgency, in_time(urgency.deadline, ticket).await?)
+    }
+
+    fn submit(
+        &self,
+        handoff: &Handoff,
+        variant: &ServedVariant,
+        job: Job,
+        urgency: Urgency,
+    ) -> Result<Ticket<JobResult>, ApiError> {
+        let rows = job.rows.try_into().expect("a request that was checked has rows");
+        let mut submission = Request::new(variant.group, job).priority(urgency.priority).rows(rows).handoff(handoff);
         if let Some(deadline) = urgency.deadline {
             submission = submission.deadline(deadline);
         }
-        let ticket = self.scheduler.submit(submission).map_err(|refused| refusal(&refused))?;
-        let outcome = in_time(urgency.deadline, ticket).await?;
-        if outcome.timings.batch.is_some() {
-            variant.metrics.request_dequeued(lane(urgency.priority), outcome.timings.queue_time());
-        }
-        match outcome.result {
-            Ok(Ok(outputs)) => Ok(outputs),
-            Ok(Err(error)) => Err(ApiError::new(Cause::ComputeFailed, error.to_string())),
-            Err(Failure::DeadlineExceeded) => Err(ApiError::deadline()),
-            Err(Failure::ShutDown) => Err(ApiError::shutting_down()),
-            Err(failure) => Err(ApiError::new(Cause::ComputeFailed, format!("the batch was not completed: {failure}"))),
-        }
+        self.scheduler.submit(submission).map_err(|refused| refusal(&refused))
+    }
+}
+
+/// What a request's end means to its caller.
+fn concluded(variant: &ServedVariant, urgency: Urgency, outcome: Outcome<JobResult>) -> Result<Outputs, ApiError> {
+    if outcome.timings.batch.is_some() {
+        variant.metrics.request_dequeued(lane(urgency.priority), outcome.timings.queue_time());
+    }
+    match outcome.result {
+        Ok(Ok(outputs)) => Ok(outputs),
+        Ok(Err(error)) => Err(ApiError::new(Cause::ComputeFailed, error.to_string())),
+        Err(Failure::DeadlineExceeded) => Err(ApiError::deadline()),
+        Err(Failure::ShutDown) => Err(ApiError::shutting_down()),
+        Err(failure) => Err(ApiError::new(Cause::ComputeFailed, format!("the batch was not completed: {failure}"))),
     }
 }
 

@@ -109,20 +109,32 @@ impl Server {
     /// # Errors
     /// When the metrics listener fails, or not everything accepted was answered within the grace period.
     pub async fn run_until(self, stop: impl Future<Output = ()>) -> io::Result<()> {
-        let metrics = serve_metrics(self.metrics_listener.try_clone()?, Arc::clone(&self.gauges));
+        let gauges = Arc::clone(&self.gauges);
+        let metrics = serve_metrics(self.metrics_listener.try_clone()?, Arc::clone(&gauges));
         let upkeep = async {
             let mut interval = tokio::time::interval(UPKEEP_INTERVAL);
             loop {
                 interval.tick().await;
-                self.gauges.upkeep();
+                gauges.upkeep();
             }
         };
+        let watched = async {
+            tokio::select! {
+                result = metrics => result,
+                () = upkeep => Ok(()),
+            }
+        };
+        tokio::pin!(watched);
         tokio::select! {
-            result = metrics => result?,
-            () = upkeep => {}
+            result = &mut watched => result?,
             () = stop => {}
         }
-        self.shut_down()
+        // Metrics are answered until the end: how a server leaves is worth watching.
+        let leaving = tokio::task::spawn_blocking(|| self.shut_down());
+        tokio::select! {
+            left = leaving => left.map_err(io::Error::other)?,
+            result = watched => result,
+        }
     }
 
     /// Stops accepting, answers everything that was accepted, and ends.

@@ -213,20 +213,27 @@ fn broken_http_gets_a_4xx_or_a_closed_connection_and_the_server_serves_on() {
         "/v2/models/other/infer",
         "/v2/models/cnn_lstm/versions/2/infer",
         "/v2/models/cnn_lstm/versions/x/infer",
+        "/v2/models/cnn_lstm/versions/01/infer",
         "/v2/models//infer",
     ] {
         let reply = connection.send("POST", path, &[], good().to_string().as_bytes());
         assert_eq!(reply.status, 404, "{path}: {}", reply.error());
     }
-    assert_eq!(connection.send("GET", INFER, &[], b"").status, 404);
+    assert_eq!(connection.send("GET", INFER, &[], b"").status, 405);
+    let twice = [("Inference-Header-Content-Length", "2"), ("Inference-Header-Content-Length", "3")];
+    assert!(connection.send("POST", INFER, &twice, b"{}").error().contains("given twice"));
     let encoded = connection.send("POST", INFER, &[("Content-Encoding", "gzip")], b"x");
     assert_eq!(encoded.status, 415, "{}", encoded.error());
 
     let mut connection = server.connect();
-    connection.write("POST", INFER, &[("Content-Length", "100001")], b"");
-    let reply = connection.read().expect("refused before it is sent");
-    assert_eq!(reply.status, 413);
+    let reply = connection.send("POST", INFER, &[], &vec![b' '; 150_000]);
+    assert_eq!(reply.status, 413, "a caller that sends it all sees why");
     assert!(reply.error().contains("http.max_body_bytes"), "{}", reply.error());
+    for (length, waits) in [("200001", "Accept"), ("100001", "Expect")] {
+        let mut connection = server.connect();
+        connection.write("POST", INFER, &[("Content-Length", length), (waits, "100-continue")], b"");
+        assert_eq!(connection.read().expect("refused before it is sent").status, 413, "{waits}");
+    }
 
     let mut connection = server.connect();
     connection.write_raw(format!("POST {INFER} HTTP/1.1\r\nHost: v\r\nTransfer-Encoding: chunked\r\n\r\n").as_bytes());

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::time::Instant;
 
 use axum::body::Body;
-use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, RETRY_AFTER};
+use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, EXPECT, HeaderName, RETRY_AFTER};
 use axum::http::{HeaderMap, HeaderValue, Method, Request, Response};
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
@@ -63,7 +63,7 @@ pub(super) async fn answer(
         Ok(encoded) => success(encoded),
         Err(error) => {
             let status = error.status().as_u16();
-            tracing::info!(request_id = %id, model = target.model, status, error = error.message, "request refused");
+            tracing::debug!(request_id = %id, model = target.model, status, error = error.message, "request refused");
             failure(&error)
         }
     };
@@ -97,25 +97,32 @@ async fn read<'a>(
         let message = format!("header Content-Encoding: {encoding:?} is not offered; send the body as it is");
         return Err(ApiError::new(Cause::UnsupportedEncoding, message));
     }
-    let body = read_body(request.into_body(), edge.max_body_bytes).await?;
+    let waits = request.headers().contains_key(EXPECT);
+    let body = read_body(request.into_body(), edge.max_body_bytes, waits).await?;
     Ok(Call { model: &target.model, version: target.version.as_deref(), body, json_length, arrival })
 }
 
 fn json_length(headers: &HeaderMap) -> Result<Option<usize>, ApiError> {
-    let Some(value) = headers.get(JSON_LENGTH) else { return Ok(None) };
+    let mut values = headers.get_all(JSON_LENGTH).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(ApiError::invalid("header Inference-Header-Content-Length", "given twice; expected once"));
+    }
     let number = value.to_str().ok().and_then(|text| text.trim().parse().ok());
     number.map(Some).ok_or_else(|| {
         ApiError::invalid("header Inference-Header-Content-Length", format!("{value:?}; expected a number of bytes"))
     })
 }
 
-async fn read_body(mut body: Incoming, limit: usize) -> Result<Pieces, ApiError> {
+/// Reads a body of at most `limit` bytes. One that is larger is read on for as much again and thrown away: a caller that
+/// is still sending when the connection closes would never see why. A caller that waits for leave to send sees it.
+async fn read_body(mut body: Incoming, limit: usize, caller_waits: bool) -> Result<Pieces, ApiError> {
     let too_large = || {
         let message = format!("body: more than {limit} bytes; send fewer rows, or raise http.max_body_bytes");
         ApiError::new(Cause::TooLarge, message)
     };
-    // A length that was announced is refused before it is read.
-    if body.size_hint().lower() > limit as u64 {
+    let read_at_most = limit.saturating_mul(if caller_waits { 1 } else { 2 });
+    if body.size_hint().lower() > read_at_most as u64 {
         return Err(too_large());
     }
     let mut pieces = Pieces::default();
@@ -124,11 +131,9 @@ async fn read_body(mut body: Incoming, limit: usize) -> Result<Pieces, ApiError>
         let frame = frame.map_err(|error| ApiError::invalid("body", format!("ended early: {error}")))?;
         if let Ok(data) = frame.into_data() {
             length += data.len();
-            // One that turns out too large is read on for as much again and thrown away: a caller that is still sending
-            // when the connection closes would never see why.
             match length {
                 _ if length <= limit => pieces.push(data),
-                _ if length <= limit.saturating_mul(2) => {}
+                _ if length <= read_at_most => {}
                 _ => return Err(too_large()),
             }
         }

@@ -7,7 +7,7 @@ use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::{Method, Response, StatusCode, Uri};
 use axum::response::{IntoResponse, Json};
-use axum::routing::get;
+use axum::routing::{get, post};
 use serde::Serialize;
 use volley_gpu_runtime::TensorSpec;
 
@@ -21,6 +21,8 @@ const EXTENSIONS: [&str; 1] = ["binary_tensor_data"];
 pub(super) fn router(edge: Arc<Edge>) -> Router {
     let model = get(model_metadata);
     let ready = get(model_ready);
+    // What is a good inference request never comes here; what comes here has another method.
+    let infer = post(no_such_route);
     Router::new()
         .route("/v2", get(server_metadata))
         .route("/v2/", get(server_metadata))
@@ -28,6 +30,8 @@ pub(super) fn router(edge: Arc<Edge>) -> Router {
         .route("/v2/health/ready", get(server_ready))
         .route("/v2/models/{model}", model.clone())
         .route("/v2/models/{model}/versions/{version}", model)
+        .route("/v2/models/{model}/infer", infer.clone())
+        .route("/v2/models/{model}/versions/{version}/infer", infer)
         .route("/v2/models/{model}/ready", ready.clone())
         .route("/v2/models/{model}/versions/{version}/ready", ready)
         .fallback(no_such_route)
