@@ -41,7 +41,9 @@ bench name *args:
     done
     run=({{just_executable()}} _bench-{{name}} "${rest[@]}")
     if [ "$keep" = no ]; then exec "${run[@]}"; fi
-    output=$("${run[@]}" | tee /dev/stderr)
+    printed=$(mktemp)
+    trap 'rm -f "$printed"' EXIT
+    "${run[@]}" | tee "$printed"
     mkdir -p docs/benchmarks
     {
         echo "# {{name}}, $(date +%F)"
@@ -51,7 +53,7 @@ bench name *args:
         echo "- versions: volley $(git rev-parse --short HEAD), $(rustc --version), onnxruntime $(sed -n 's/^onnxruntime==//p' requirements/serve.txt)"
         echo
         echo '```text'
-        echo "$output"
+        cat "$printed"
         echo '```'
     } >"docs/benchmarks/$(date +%F)-{{name}}.md"
 
