@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod admission;
 mod answer;
 mod arrivals;
 mod batch;
@@ -9,6 +10,7 @@ mod core;
 mod delivery;
 mod entry;
 mod error;
+mod forecast;
 mod gate;
 mod group;
 mod group_queue;
@@ -26,6 +28,8 @@ mod service_time;
 mod slot;
 pub mod step;
 mod sync;
+mod table;
+mod tenant;
 mod ticket;
 mod worker;
 
@@ -38,5 +42,6 @@ pub use outcome::{BatchInfo, Outcome, Timings};
 pub use priority::{Priority, UnknownPriority};
 pub use request::Request;
 pub use scheduler::Scheduler;
+pub use tenant::TenantId;
 pub use ticket::Ticket;
 pub use worker::Worker;
