@@ -117,6 +117,8 @@ pub(crate) struct Forecast {
     /// Device time before a lane and slot (counted from `first`), in microseconds: what is due by then in this lane
     /// and those before it.
     ahead: [[AtomicU32; SLOTS + 1]; Priority::COUNT],
+    /// By how much a wait in each lane grows because the lanes before it go on arriving, in hundredths.
+    stretch: [AtomicU32; Priority::COUNT],
     /// When the first worker will be free, in nanoseconds since the epoch.
     free_at: AtomicU64,
     /// The device time of a typical request, in nanoseconds.
@@ -132,6 +134,7 @@ pub(crate) struct Outlook {
     pub(crate) now: Instant,
     pub(crate) free_at: Instant,
     pub(crate) ahead: Ahead,
+    pub(crate) stretch: [f64; Priority::COUNT],
     pub(crate) per_request: Option<u64>,
     pub(crate) counted: [u64; Priority::COUNT],
 }
@@ -144,6 +147,7 @@ impl Forecast {
             groups: Table::new(),
             first: AtomicU64::new(0),
             ahead: std::array::from_fn(|_| std::array::from_fn(|_| AtomicU32::new(0))),
+            stretch: std::array::from_fn(|_| AtomicU32::new(100)),
             free_at: AtomicU64::new(0),
             per_request: AtomicU64::new(0),
             submitted: std::array::from_fn(|_| CachePadded::new(AtomicU64::new(0))),
@@ -186,7 +190,8 @@ impl Forecast {
             .sum();
         let ahead = queued + newer * self.per_request.load(Ordering::Relaxed);
         let busy = self.free_at.load(Ordering::Relaxed).saturating_sub(ticks);
-        let wait = busy + ahead / self.workers;
+        let stretch = u64::from(self.stretch[lane.lane()].load(Ordering::Relaxed));
+        let wait = busy + ahead * stretch / 100 / self.workers;
 
         let (fixed, full) = (cost.fixed.load(Ordering::Relaxed), cost.full.load(Ordering::Relaxed));
         let full_rows = group.full_rows() as u64;
@@ -219,6 +224,9 @@ impl Forecast {
                 before[i] += sum;
                 published.store(u32::try_from(before[i] / 1_000).unwrap_or(u32::MAX), Ordering::Relaxed);
             }
+        }
+        for (published, stretch) in self.stretch.iter().zip(outlook.stretch) {
+            published.store((stretch * 100.0) as u32, Ordering::Relaxed);
         }
         if let Some(per_request) = outlook.per_request {
             self.per_request.store(per_request, Ordering::Relaxed);

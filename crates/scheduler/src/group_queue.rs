@@ -188,9 +188,14 @@ impl<C: Content> GroupQueue<C> {
             mean_full,
         };
         forecast.publish_group(self.id, bounds, valid_until);
-        let per_row = mean_full / full as u64;
-        self.due_rows.add_to(ahead, per_row);
-        per_row * self.rows as u64
+        self.due_rows.add_to(ahead, self.nanos(1));
+        self.nanos(self.rows)
+    }
+
+    /// The device time of so many rows in full batches, in nanoseconds.
+    pub(crate) fn nanos(&self, rows: usize) -> u64 {
+        let full = self.id.full_rows();
+        (self.mean(full).as_secs_f64() * 1e9 * rows as f64 / full as f64) as u64
     }
 
     /// What a batch of `rows` is expected to take; nothing if that is not known.

@@ -16,6 +16,7 @@ mod group;
 mod group_queue;
 mod handoff;
 mod intake;
+mod offered;
 mod order;
 mod outcome;
 mod policy;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use crate::entry::{Content, Entry, Item, Removed};
 use crate::forecast::{Ahead, Forecast, Outlook};
 use crate::group_queue::GroupQueue;
+use crate::offered::Offered;
 use crate::policy::{Circumstances, Decision, Waiting, decide};
 use crate::{GroupId, Priority};
 
@@ -20,6 +21,7 @@ pub(crate) struct Queue<C> {
     epoch: Instant,
     /// When each worker's batch should be done.
     busy_until: Vec<Instant>,
+    offered: Offered,
     /// How many requests with a deadline came, by lane.
     with_deadline: [u64; Priority::COUNT],
     /// By the group's number; made when its first request comes.
@@ -45,6 +47,7 @@ impl<C: Content> Queue<C> {
             aging_interval,
             epoch,
             busy_until: vec![epoch; workers],
+            offered: Offered::new(epoch),
             with_deadline: [0; Priority::COUNT],
             groups: Vec::new(),
             occupied: Vec::new(),
@@ -61,10 +64,12 @@ impl<C: Content> Queue<C> {
         self.with_deadline[entry.priority.lane()] += u64::from(entry.deadline.is_some());
         let group = self.group(entry.group);
         let was_empty = group.len() == 0;
+        let (lane, nanos) = (entry.priority, group.nanos(entry.rows));
         group.insert(entry);
         if was_empty {
             self.occupied.push(index);
         }
+        self.offered.add(lane, nanos);
     }
 
     /// Ages, refuses what is hopeless, and decides. `live` is how many requests are known not to be withdrawn.
@@ -126,10 +131,11 @@ impl<C: Content> Queue<C> {
     }
 
     /// Tells submitters what lies ahead of them.
-    pub(crate) fn publish(&self, now: Instant, forecast: &Forecast) {
+    pub(crate) fn publish(&mut self, now: Instant, forecast: &Forecast) {
         if self.with_deadline == [0; Priority::COUNT] {
             return;
         }
+        self.offered.update(now, self.busy_until.len());
         let mut ahead = Ahead::new();
         let (mut nanos, mut len) = (0, 0);
         for group in self.occupied.iter().filter_map(|&index| self.groups[index].as_ref()) {
@@ -140,6 +146,7 @@ impl<C: Content> Queue<C> {
             now,
             free_at: self.busy_until.iter().copied().min().unwrap_or(now),
             ahead,
+            stretch: self.offered.stretch(),
             per_request: nanos.checked_div(len),
             counted: self.with_deadline,
         });
