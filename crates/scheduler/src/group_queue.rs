@@ -6,10 +6,14 @@ use std::time::{Duration, Instant};
 
 use crate::GroupId;
 use crate::arrivals::Arrivals;
-use crate::entry::{Entry, Item, Removed};
-use crate::order::{Due, Key, LEVELS, OVERDUE, Rank, effective_priority, level};
+use crate::entry::{Content, Entry, Item, Removed};
+use crate::forecast::{Ahead, Bounds, DueRows, DueSlot, Forecast};
+use crate::order::{Due, Key, LEVELS, OVERDUE, Rank, SHELVES, Shelf, effective_priority, level};
+use crate::patience::Patience;
 use crate::policy::Waiting;
 use crate::service_time::ServiceTime;
+use crate::shares::Shares;
+use crate::turns::{Turns, place};
 
 /// How many keys of departed requests are kept, beside as many as there are of present ones, before they are swept out.
 const SLACK: usize = 64;
@@ -18,44 +22,75 @@ const SLACK: usize = 64;
 ///
 /// Each request lies in `held`; everything else holds [`Key`]s. A key whose request has gone, or has changed level, is
 /// skipped when it comes up, and swept out when such keys outnumber the others: removal costs nothing by itself.
-pub(crate) struct GroupQueue<T, R> {
+pub(crate) struct GroupQueue<C> {
     id: GroupId,
     aging_interval: Duration,
-    held: Vec<Option<Held<T, R>>>,
+    held: Vec<Option<Held<C>>>,
     free: Vec<usize>,
-    /// Each level by deadline, then submission. Holds the overdue as well, to find their deadlines.
-    levels: [BinaryHeap<Reverse<Key>>; LEVELS],
+    /// Each shelf by deadline, then submission. Holds the overdue as well, to find their deadlines.
+    shelves: [BinaryHeap<Reverse<Key>>; SHELVES],
+    /// The same by tenant, once there is more than one.
+    shares: Option<Box<Shares>>,
+    /// The tenant of the first request.
+    only_tenant: Option<usize>,
     /// The overdue by submission: the order in which they go.
     overdue: VecDeque<Key>,
     /// By submission, those that have waited at least this many intervals (the last: or more).
     ages: [VecDeque<Key>; LEVELS],
     len: usize,
     rows: usize,
+    /// The rows of each level.
+    level_rows: [usize; LEVELS],
+    /// The rows that have deadlines, for the forecast.
+    due_rows: DueRows,
+    epoch: Instant,
     sequence: u64,
     arrivals: Arrivals,
+    patience: Patience,
     service_time: ServiceTime,
 }
 
-struct Held<T, R> {
-    entry: Entry<T, R>,
+struct Held<C> {
+    entry: Entry<C>,
     sequence: u64,
     level: usize,
+    due_slot: DueSlot,
 }
 
-impl<T, R> GroupQueue<T, R> {
-    pub(crate) fn new(id: GroupId, aging_interval: Duration) -> Self {
+/// A batch in the making.
+struct Taking {
+    now: Instant,
+    rows: usize,
+    raised_rows: usize,
+    tightest: Due,
+}
+
+impl<C> Held<C> {
+    const fn shelf(&self) -> Shelf {
+        Shelf::of(self.entry.priority, self.level)
+    }
+}
+
+impl<C: Content> GroupQueue<C> {
+    pub(crate) fn new(id: GroupId, aging_interval: Duration, epoch: Instant) -> Self {
         Self {
             id,
             aging_interval,
             held: Vec::new(),
             free: Vec::new(),
-            levels: std::array::from_fn(|_| BinaryHeap::new()),
+            shelves: std::array::from_fn(|_| BinaryHeap::new()),
+            shares: None,
+            only_tenant: None,
             overdue: VecDeque::new(),
             ages: std::array::from_fn(|_| VecDeque::new()),
             len: 0,
             rows: 0,
+            level_rows: [0; LEVELS],
+            due_rows: DueRows::new(),
+            epoch,
             sequence: 0,
             arrivals: Arrivals::default(),
+            patience: Patience::default(),
             service_time: ServiceTime::default(),
         }
     }
@@ -69,7 +104,7 @@ impl<T, R> GroupQueue<T, R> {
         self.service_time.observe(rows, took, now);
     }
 
-    pub(crate) fn insert(&mut self, entry: Entry<T, R>) {
+    pub(crate) fn insert(&mut self, entry: Entry<C>) {
         self.arrivals.observe(entry.submitted);
         self.sequence += 1;
         self.len += 1;
@@ -79,9 +114,12 @@ impl<T, R> GroupQueue<T, R> {
             self.held.len() - 1
         });
         let key = Key { due: Due::from(entry.deadline), submitted: entry.submitted, sequence: self.sequence, index };
-        let level = level(entry.priority);
-        self.held[index] = Some(Held { entry, sequence: key.sequence, level });
-        self.levels[level].push(Reverse(key));
+        let (level, tenant) = (level(entry.priority), place(entry.tenant));
+        let shelf = Shelf::of(entry.priority, level);
+        self.level_rows[level] += entry.rows;
+        let due_slot = self.due_rows.add(entry.priority, entry.rows, entry.deadline, entry.submitted, self.epoch);
+        self.held[index] = Some(Held { entry, sequence: key.sequence, level, due_slot });
+        self.shelve(shelf, tenant, key);
         insert_by_submission(&mut self.ages[0], key);
     }
 
@@ -107,34 +145,78 @@ impl<T, R> GroupQueue<T, R> {
         if held.level == OVERDUE {
             return;
         }
+        self.level_rows[held.level] -= held.entry.rows;
         held.level -= 1;
-        self.levels[held.level].push(Reverse(key));
-        if held.level == OVERDUE {
+        self.level_rows[held.level] += held.entry.rows;
+        let (shelf, tenant) = (held.shelf(), place(held.entry.tenant));
+        self.shelve(shelf, tenant, key);
+        if shelf == Shelf::OVERDUE {
             insert_by_submission(&mut self.overdue, key);
         }
     }
 
+    fn shelve(&mut self, shelf: Shelf, tenant: usize, key: Key) {
+        self.shelves[shelf.index()].push(Reverse(key));
+        match &mut self.shares {
+            Some(shares) => shares.push(shelf, tenant, key),
+            None if *self.only_tenant.get_or_insert(tenant) == tenant => {}
+            None => self.share_out(),
+        }
+    }
+
+    /// Sorts what waits by tenant: there is a second one.
+    fn share_out(&mut self) {
+        let mut shares = Shares::default();
+        for shelf in Shelf::ALL {
+            for &Reverse(key) in &self.shelves[shelf.index()] {
+                if let Some(held) = self.held[key.index].as_ref().filter(|_| self.is_at(key, shelf)) {
+                    shares.push(shelf, place(held.entry.tenant), key);
+                }
+            }
+        }
+        self.shares = Some(Box::new(shares));
+    }
+
     /// Takes out what was withdrawn and has come up, and what can no longer be done by its deadline. A request is looked
     /// at when nothing of its level is due before it: what its own size makes hopeless may be noticed that much later.
-    pub(crate) fn refuse(&mut self, now: Instant, removed: &mut Removed<T, R>) {
-        for level in 0..LEVELS {
-            while let Some(key) = self.first_due(level).filter(|&key| self.is_hopeless(key, now)) {
+    pub(crate) fn refuse(&mut self, now: Instant, removed: &mut Removed<C>) {
+        for shelf in Shelf::ALL {
+            while let Some(key) = self.first_due(shelf).filter(|&key| self.is_hopeless(key, now)) {
                 self.dismiss(key, removed);
             }
         }
-        while let Some(key) = self.first(OVERDUE).filter(|&key| self.is_hopeless(key, now)) {
+        while let Some(key) = self.first_overdue().filter(|&key| self.is_hopeless(key, now)) {
             self.dismiss(key, removed);
         }
         self.forget_departed();
     }
 
-    fn is_hopeless(&self, key: Key, now: Instant) -> bool {
-        let Some(held) = &self.held[key.index] else { return true };
-        let in_time = |deadline| deadline > now && deadline >= self.finish(now, held.entry.rows);
-        held.entry.promise.is_withdrawn() || !held.entry.deadline.is_none_or(in_time)
+    /// When the first of those that are due first in their level becomes hopeless.
+    pub(crate) fn next_hopeless(&mut self, now: Instant) -> Option<Instant> {
+        Shelf::ALL
+            .into_iter()
+            .filter_map(|shelf| {
+                let key = self.first_due(shelf)?;
+                self.hopeless_at(key, now)
+            })
+            .min()
     }
 
-    fn dismiss(&mut self, key: Key, removed: &mut Removed<T, R>) {
+    /// Just after the last moment at which the request can still be done by its deadline.
+    fn hopeless_at(&self, key: Key, now: Instant) -> Option<Instant> {
+        let held = self.held[key.index].as_ref()?;
+        let cost = self.service_time.bound(self.company(held.level, held.entry.rows), now);
+        Some(held.entry.deadline?.checked_sub(cost).unwrap_or(now).max(now) + Duration::from_nanos(1))
+    }
+
+    fn is_hopeless(&self, key: Key, now: Instant) -> bool {
+        let Some(held) = &self.held[key.index] else { return true };
+        let rows = self.company(held.level, held.entry.rows);
+        let in_time = |deadline| deadline > now && deadline >= self.finish(now, rows);
+        held.entry.content.is_withdrawn() || !held.entry.deadline.is_none_or(in_time)
+    }
+
+    fn dismiss(&mut self, key: Key, removed: &mut Removed<C>) {
         let claimed = self.vacate(key.index).map(|(entry, level)| entry.claim(effective_priority(level)));
         match claimed {
             Some(Ok(item)) => removed.hopeless.push(item),
@@ -143,22 +225,62 @@ impl<T, R> GroupQueue<T, R> {
         }
     }
 
+    /// Publishes what a batch costs, and adds what is queued to `ahead`; gives back the device time of all that waits,
+    /// in nanoseconds.
+    pub(crate) fn publish(&self, now: Instant, forecast: &Forecast, ahead: &mut Ahead) -> u64 {
+        let Some(valid_until) = self.service_time.fresh_until() else { return 0 };
+        let full = self.id.full_rows();
+        let nanos = |cost: Duration| cost.as_nanos() as u64;
+        let mean_full = nanos(self.mean(full));
+        let bounds = Bounds {
+            fixed: nanos(self.service_time.bound(0, now)),
+            full: nanos(self.service_time.bound(full, now)),
+            mean_full,
+        };
+        forecast.publish_group(self.id, bounds, valid_until);
+        self.due_rows.add_to(ahead, self.nanos(1));
+        self.nanos(self.rows)
+    }
+
+    /// The device time of so many rows in full batches, in nanoseconds.
+    pub(crate) fn nanos(&self, rows: usize) -> u64 {
+        let full = self.id.full_rows();
+        (self.mean(full).as_secs_f64() * 1e9 * rows as f64 / full as f64) as u64
+    }
+
+    /// What the largest batch costs at most.
+    pub(crate) fn largest_bound(&self, now: Instant) -> Duration {
+        self.service_time.bound(self.id.max_rows(), now)
+    }
+
+    /// What a batch of `rows` is expected to take; nothing if that is not known.
+    pub(crate) fn mean(&self, rows: usize) -> Duration {
+        self.service_time.predict(rows).unwrap_or_default()
+    }
+
     /// What the policy must know; none if nothing waits.
-    pub(crate) fn summary(&mut self) -> Option<Waiting> {
-        let (level, first) = (0..LEVELS).find_map(|level| Some((level, self.first(level)?)))?;
-        let tightest = (0..LEVELS)
-            .filter_map(|level| match self.first_due(level)?.due {
+    pub(crate) fn summary(&mut self, now: Instant, turns: &Turns) -> Option<Waiting> {
+        let order = if turns.raised_first() { Shelf::RAISED_FIRST } else { Shelf::NATIVE_FIRST };
+        let (place, first) = (0..SHELVES).find_map(|place| {
+            let key = self.first(order[place], turns)?;
+            let goes = !order[place].is_raised() || self.is_privileged(key, turns);
+            goes.then_some((place, key))
+        })?;
+        let tightest = Shelf::ALL
+            .into_iter()
+            .filter_map(|shelf| match self.first_due(shelf)?.due {
                 Due::By(deadline) => Some(deadline),
                 Due::Never => None,
             })
             .min();
         let oldest = self.oldest().unwrap_or(first.submitted);
-        let cost = |rows| self.service_time.predict(rows).unwrap_or_default();
+        let cost = |rows| self.service_time.bound(rows, now);
         Some(Waiting {
             group: self.id,
             head: Rank {
-                level,
-                due: if level == OVERDUE { Due::Never } else { first.due },
+                place,
+                round: turns.round(self.tenant(first)),
+                due: if order[place] == Shelf::OVERDUE { Due::Never } else { first.due },
                 submitted: first.submitted,
             },
             len: self.len,
@@ -167,72 +289,146 @@ impl<T, R> GroupQueue<T, R> {
             newest: self.arrivals.newest().unwrap_or(first.submitted),
             tightest,
             gap: self.arrivals.gap(),
+            waits_pay: self.patience.is_worth(self.len, now),
             fixed_cost: self.service_time.fixed(),
             batch_cost: cost(self.rows.min(self.id.max_rows())),
             largest_cost: cost(self.id.max_rows()),
         })
     }
 
-    /// Takes the next batch, in order: as much of each level as fits in the rows that are left and would not make a
-    /// member late that goes with it.
-    pub(crate) fn take(&mut self, now: Instant, batch: &mut Vec<Item<T, R>>, removed: &mut Removed<T, R>) {
-        let mut rows = 0;
-        let mut tightest = Due::Never;
-        for level in 0..LEVELS {
-            while let Some(key) = self.first(level) {
-                let Some(held) = &self.held[key.index] else { break };
-                let rows_with = rows + held.entry.rows;
-                let tightest_with = tightest.min(Due::from(held.entry.deadline));
-                let too_late = rows > 0 && Due::By(self.finish(now, rows_with)) > tightest_with;
-                // What is heavier than a full batch goes alone.
-                let fits = (rows == 0 || rows_with <= self.id.full_rows()) && !too_late;
-                // What was withdrawn keeps no place from those behind it.
-                if !fits && !held.entry.promise.is_withdrawn() {
-                    break;
-                }
-                let Some((entry, level)) = self.vacate(key.index) else { break };
-                match entry.claim(effective_priority(level)) {
-                    Ok(item) => {
-                        rows = rows_with;
-                        tightest = tightest_with;
-                        batch.push(item);
-                    }
-                    Err(payload) => removed.withdrawn.push(payload),
-                }
+    /// What waits is held back, until then at most.
+    pub(crate) fn hold_back(&mut self, until: Instant) {
+        self.patience.begin(self.len, until);
+    }
+
+    /// Takes the next batch, in order: as much of each shelf as fits in the rows that are left and would not make a
+    /// member late that goes with it. Where the raised go first, they get half of it; then the others, and what is left
+    /// is theirs again.
+    pub(crate) fn take(
+        &mut self,
+        now: Instant,
+        turns: &mut Turns,
+        batch: &mut Vec<Item<C::Claimed>>,
+        removed: &mut Removed<C>,
+    ) {
+        self.patience.end();
+        let mut taking = Taking { now, rows: 0, raised_rows: 0, tightest: Due::Never };
+        if turns.raised_first() {
+            for shelf in Shelf::RAISED_FIRST {
+                let raised_limit = Some(self.id.full_rows().div_ceil(2));
+                self.take_from(shelf, raised_limit, &mut taking, turns, batch, removed);
             }
         }
+        for shelf in Shelf::NATIVE_FIRST {
+            self.take_from(shelf, None, &mut taking, turns, batch, removed);
+        }
+        turns.settle(taking.rows - taking.raised_rows, taking.raised_rows, self.id.max_rows());
         self.forget_departed();
     }
 
+    fn take_from(
+        &mut self,
+        shelf: Shelf,
+        raised_limit: Option<usize>,
+        taking: &mut Taking,
+        turns: &mut Turns,
+        batch: &mut Vec<Item<C::Claimed>>,
+        removed: &mut Removed<C>,
+    ) {
+        let mut is_first = true;
+        while let Some(key) = self.first(shelf, turns) {
+            if raised_limit.is_some() && shelf.is_raised() && !self.is_privileged(key, turns) {
+                break;
+            }
+            let Some(held) = &self.held[key.index] else { break };
+            let (rows, tenant) = (held.entry.rows, place(held.entry.tenant));
+            let rows_with = taking.rows + rows;
+            let tightest_with = taking.tightest.min(Due::from(held.entry.deadline));
+            let too_late = taking.rows > 0 && Due::By(self.finish(taking.now, rows_with)) > tightest_with;
+            let too_raised = shelf.is_raised()
+                && taking.rows > 0
+                && raised_limit.is_some_and(|limit| taking.raised_rows + rows > limit);
+            // What is heavier than a full batch goes alone.
+            let fits = (taking.rows == 0 || rows_with <= self.id.full_rows()) && !too_late && !too_raised;
+            // What was withdrawn keeps no place from those behind it.
+            if !fits && !held.entry.content.is_withdrawn() {
+                break;
+            }
+            let Some((entry, level)) = self.vacate(key.index) else { break };
+            match entry.claim(effective_priority(level)) {
+                Ok(item) => {
+                    turns.serve(tenant, rows, self.id.full_rows(), is_first);
+                    is_first = false;
+                    taking.rows = rows_with;
+                    taking.raised_rows += if shelf.is_raised() { rows } else { 0 };
+                    taking.tightest = tightest_with;
+                    batch.push(item);
+                }
+                Err(payload) => removed.withdrawn.push(payload),
+            }
+        }
+    }
+
     /// Takes out everything that was withdrawn.
-    pub(crate) fn sweep(&mut self, removed: &mut Removed<T, R>) {
+    pub(crate) fn sweep(&mut self, removed: &mut Removed<C>) {
         for index in 0..self.held.len() {
-            let withdrawn = |held: &Held<T, R>| held.entry.promise.is_withdrawn();
+            let withdrawn = |held: &Held<C>| held.entry.content.is_withdrawn();
             if self.held[index].as_ref().is_some_and(withdrawn) {
-                removed.withdrawn.extend(self.vacate(index).map(|(entry, _)| entry.payload));
+                let Some((entry, level)) = self.vacate(index) else { continue };
+                // Claiming gives back what is left of it.
+                removed.withdrawn.extend(entry.claim(effective_priority(level)).err());
             }
         }
         self.forget_departed();
     }
 
     /// Takes everything out.
-    pub(crate) fn clear(&mut self) -> Vec<Entry<T, R>> {
+    pub(crate) fn clear(&mut self) -> Vec<Entry<C>> {
         let entries = (0..self.held.len()).filter_map(|index| self.vacate(index)).map(|(entry, _)| entry).collect();
         self.forget_departed();
         entries
     }
 
-    /// When a batch of `rows` that starts now would be done; now, if nothing recent is known of its cost.
+    /// By when a batch of `rows` that starts now is all but certainly done; now, if nothing recent is known of its cost.
     fn finish(&self, now: Instant, rows: usize) -> Instant {
-        let cost = self.service_time.predict(rows).filter(|_| self.service_time.is_fresh(now));
-        now + cost.unwrap_or_default()
+        now + self.service_time.bound(rows, now)
     }
 
-    /// The first request of a level in the order in which they go.
-    fn first(&mut self, level: usize) -> Option<Key> {
-        if level != OVERDUE {
-            return self.first_due(level);
+    /// How large a batch a request has to be in time in, to be worth one.
+    ///
+    /// A batch that is kept small for its tightest member wastes the device. While what waits (at this level and before
+    /// it) fits in one batch that costs nobody anything; with more waiting it costs others their deadlines, so a request
+    /// then has to bear company: as much as is left for a second batch, up to a full one.
+    fn company(&self, level: usize, rows: usize) -> usize {
+        let waiting: usize = self.level_rows[..=level].iter().sum();
+        let full = self.id.full_rows();
+        rows.max(waiting.saturating_sub(full).min(full))
+    }
+
+    /// The first request of a shelf in the order in which they go.
+    fn first(&mut self, shelf: Shelf, turns: &Turns) -> Option<Key> {
+        let Some(mut shares) = self.shares.take() else {
+            return if shelf == Shelf::OVERDUE { self.first_overdue() } else { self.first_due(shelf) };
+        };
+        let first = shares.first(shelf, turns, |key| self.is_at(key, shelf));
+        self.shares = Some(shares);
+        first
+    }
+
+    /// Whether a raised request may go before those that were not raised: not if its tenant has had its turn while
+    /// another has not. What waits for its own tenant's excess is raised in vain.
+    fn is_privileged(&mut self, key: Key, turns: &Turns) -> bool {
+        if self.shares.is_none() {
+            return true;
         }
+        let round = turns.round(self.tenant(key));
+        Shelf::ALL
+            .into_iter()
+            .filter(|shelf| !shelf.is_raised())
+            .all(|shelf| self.first(shelf, turns).is_none_or(|native| turns.round(self.tenant(native)) >= round))
+    }
+
+    fn first_overdue(&mut self) -> Option<Key> {
         while let Some(&key) = self.overdue.front() {
             if self.is_present(key) {
                 return Some(key);
@@ -242,15 +438,19 @@ impl<T, R> GroupQueue<T, R> {
         None
     }
 
-    /// The request of a level that is due first.
-    fn first_due(&mut self, level: usize) -> Option<Key> {
-        while let Some(&Reverse(key)) = self.levels[level].peek() {
-            if self.is_at(key, level) {
+    /// The request of a shelf that is due first.
+    fn first_due(&mut self, shelf: Shelf) -> Option<Key> {
+        while let Some(&Reverse(key)) = self.shelves[shelf.index()].peek() {
+            if self.is_at(key, shelf) {
                 return Some(key);
             }
-            self.levels[level].pop();
+            self.shelves[shelf.index()].pop();
         }
         None
+    }
+
+    fn tenant(&self, key: Key) -> usize {
+        self.held[key.index].as_ref().map_or(0, |held| place(held.entry.tenant))
     }
 
     fn oldest(&mut self) -> Option<Instant> {
@@ -269,32 +469,37 @@ impl<T, R> GroupQueue<T, R> {
         self.held[key.index].as_ref().is_some_and(|held| held.sequence == key.sequence)
     }
 
-    fn is_at(&self, key: Key, level: usize) -> bool {
-        self.held[key.index].as_ref().is_some_and(|held| held.sequence == key.sequence && held.level == level)
+    fn is_at(&self, key: Key, shelf: Shelf) -> bool {
+        self.held[key.index].as_ref().is_some_and(|held| held.sequence == key.sequence && held.shelf() == shelf)
     }
 
-    fn vacate(&mut self, index: usize) -> Option<(Entry<T, R>, usize)> {
+    fn vacate(&mut self, index: usize) -> Option<(Entry<C>, usize)> {
         let held = self.held[index].take()?;
         self.free.push(index);
         self.len -= 1;
         self.rows -= held.entry.rows;
+        self.level_rows[held.level] -= held.entry.rows;
+        self.due_rows.remove(held.entry.priority, held.entry.rows, held.due_slot);
         Some((held.entry, held.level))
     }
 
     /// Keeps the keys of departed requests from outgrowing those of present ones.
     fn forget_departed(&mut self) {
         let keys = self.overdue.len()
-            + self.levels.iter().map(BinaryHeap::len).sum::<usize>()
+            + self.shelves.iter().map(BinaryHeap::len).sum::<usize>()
             + self.ages.iter().map(VecDeque::len).sum::<usize>();
         // A present request has two keys, three once it is overdue.
         if keys <= 6 * self.len + SLACK {
             return;
         }
-        let mut levels = std::mem::take(&mut self.levels);
-        for (level, keys) in levels.iter_mut().enumerate() {
-            keys.retain(|&Reverse(key)| self.is_at(key, level));
+        let mut shelves = std::mem::take(&mut self.shelves);
+        for (keys, shelf) in shelves.iter_mut().zip(Shelf::ALL) {
+            keys.retain(|&Reverse(key)| self.is_at(key, shelf));
         }
-        self.levels = levels;
+        self.shelves = shelves;
+        if self.shares.is_some() {
+            self.share_out();
+        }
         let mut ages = std::mem::take(&mut self.ages);
         let mut overdue = std::mem::take(&mut self.overdue);
         for keys in ages.iter_mut().chain([&mut overdue]) {

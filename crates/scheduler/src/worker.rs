@@ -3,15 +3,16 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use crate::batch::{Batch, settle_one};
-use crate::control::{Control, Role, Terms};
+use crate::batch::Batch;
+use crate::control::{Control, Role, Terms, Watch};
 use crate::delivery::{Delivery, contain};
-use crate::entry::{Item, Removed};
+use crate::dismissal::{dismiss, release};
+use crate::entry::{Removed, Taken, Ticketed};
 use crate::policy::{Circumstances, Decision};
 use crate::queue::Observation;
 use crate::scheduler::Shared;
 use crate::sync::{Arc, Ordering, Parker, yield_now};
-use crate::{Executor, Failure, GroupId, Priority};
+use crate::{Executor, GroupId};
 
 /// A wait shorter than this is spent awake, yielding the core: to sleep and to be woken costs as much, and the timer is
 /// no finer.
@@ -29,7 +30,7 @@ pub struct Worker<T, R> {
 
 /// What a leader came away with.
 enum Lead<T, R> {
-    Batch { group: GroupId, items: Vec<Item<T, R>>, formed: Instant },
+    Batch { group: GroupId, items: Vec<Taken<T, R>>, formed: Instant },
     Drained,
 }
 
@@ -37,11 +38,13 @@ enum Lead<T, R> {
 struct Leadership<'a> {
     control: &'a Control,
     work_remains: bool,
+    watch: Watch,
+    now: Instant,
 }
 
 impl Drop for Leadership<'_> {
     fn drop(&mut self) {
-        self.control.leave(self.work_remains);
+        self.control.leave(self.work_remains, self.watch, self.now);
     }
 }
 
@@ -83,33 +86,45 @@ impl<T, R> Worker<T, R> {
     }
 
     /// Leads until there is a batch to execute. `items` is for its memory.
-    fn lead(&self, mut items: Vec<Item<T, R>>, removed: &mut Removed<T, R>, delivery: &mut Delivery) -> Lead<T, R> {
+    fn lead(
+        &self,
+        mut items: Vec<Taken<T, R>>,
+        removed: &mut Removed<Ticketed<T, R>>,
+        delivery: &mut Delivery,
+    ) -> Lead<T, R> {
         let core = &*self.shared.core;
-        let mut leadership = Leadership { control: &core.control, work_remains: true };
+        let now = Instant::now();
+        let mut leadership = Leadership { control: &core.control, work_remains: true, watch: Watch::ANY, now };
         loop {
             let now = Instant::now();
+            leadership.now = now;
             let arrivals = core.control.take_arrivals();
-            let draining = core.gate.is_closed();
+            let draining = core.admission.gate.is_closed();
             let circumstances = Circumstances::new(&self.shared.config, core.control.has_followers(), draining);
-            let live = core.gate.depth().iter().sum();
+            let live = core.admission.gate.depth().iter().sum();
             let decision = {
-                let mut queue = self.shared.queue.lock();
-                queue.drain(arrivals);
+                let mut intake = self.shared.intake.lock();
+                intake.drain(arrivals);
+                let queue = &mut intake.queue;
+                queue.vacate(self.number);
                 let decision = queue.plan(now, &circumstances, live, removed);
                 if let Decision::Close(group) = decision {
                     queue.take(group, now, &mut items, removed);
                     leadership.work_remains = queue.len() > 0;
+                    leadership.watch = queue.watch(now);
+                    queue.occupy(self.number, group, items.iter().map(|item| item.rows).sum(), now);
                 }
+                queue.publish(now, &core.admission.forecast);
                 decision
             };
-            self.release(&items);
-            self.dismiss(removed, now, delivery);
+            release(core, &items);
+            dismiss(core, removed, now, delivery);
             match decision {
                 // Everything may have been withdrawn since the decision.
                 Decision::Close(_) if items.is_empty() => {}
                 Decision::Close(group) => return Lead::Batch { group, items, formed: now },
                 Decision::Wait(terms) => self.wait(terms),
-                Decision::Idle if core.gate.is_drained() => {
+                Decision::Idle if core.admission.gate.is_drained() => {
                     core.control.end();
                     return Lead::Drained;
                 }
@@ -130,37 +145,12 @@ impl<T, R> Worker<T, R> {
         }
     }
 
-    /// Gives back the places of requests that were taken.
-    fn release(&self, items: &[Item<T, R>]) {
-        let mut taken = [0; Priority::COUNT];
-        for item in items {
-            taken[item.lane.lane()] += 1;
-        }
-        for (lane, n) in Priority::ALL.into_iter().zip(taken) {
-            self.shared.core.release(lane, n);
-        }
-    }
-
-    /// Tells those whose deadline cannot be met, and lets go of what was withdrawn.
-    fn dismiss(&self, removed: &mut Removed<T, R>, now: Instant, delivery: &mut Delivery) {
-        self.release(&removed.hopeless);
-        for item in removed.hopeless.drain(..) {
-            let result = Err(Failure::DeadlineExceeded);
-            settle_one(item.owed, item.handoff, result, None, now, delivery);
-            contain(|| drop(item.payload));
-        }
-        for payload in removed.withdrawn.drain(..) {
-            contain(|| drop(payload));
-        }
-        delivery.send();
-    }
-
     fn execute(
         &self,
         mut batch: Batch<T, R>,
         executor: &mut impl Executor<T, R>,
         delivery: &mut Delivery,
-    ) -> (Vec<Item<T, R>>, Vec<Option<R>>) {
+    ) -> (Vec<Taken<T, R>>, Vec<Option<R>>) {
         let succeeded = contain(|| executor.execute(&mut batch));
         let done = Instant::now();
         let observation = Observation {
