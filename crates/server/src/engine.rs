@@ -36,7 +36,8 @@ pub(crate) struct Workers {
 }
 
 impl Workers {
-    /// Starts one thread for each of `workers`. Each opens its own sessions of every served variant and runs them once
+    /// Starts one thread for each of `workers`, and one that keeps an eye on deadlines while all of them are busy. Each
+    /// worker opens its own sessions of every served variant and runs them once
     /// for each batch size, so that no request pays for a first run. Returns when all are ready.
     ///
     /// # Errors
@@ -44,10 +45,14 @@ impl Workers {
     ///
     /// # Panics
     /// If the system cannot start a thread.
-    pub(crate) fn start(workers: Vec<Worker<Job, JobResult>>, catalog: &Arc<Catalog>) -> Result<Self, LoadError> {
+    pub(crate) fn start(
+        scheduler: &DeviceScheduler,
+        workers: Vec<Worker<Job, JobResult>>,
+        catalog: &Arc<Catalog>,
+    ) -> Result<Self, LoadError> {
         let (report, reports) = mpsc::channel();
         let count = workers.len();
-        let threads = workers
+        let mut threads: Vec<_> = workers
             .into_iter()
             .enumerate()
             .map(|(index, worker)| {
@@ -72,6 +77,11 @@ impl Workers {
         for _ in 0..count {
             reports.recv().expect("a worker reports before it ends")?;
         }
+        let timekeeper = scheduler.timekeeper().map(|timekeeper| {
+            let thread = thread::Builder::new().name("volley-timekeeper".into());
+            thread.spawn(move || timekeeper.run()).expect("the system can start a thread")
+        });
+        threads.extend(timekeeper);
         Ok(Self { threads })
     }
 

@@ -37,8 +37,10 @@ pub(crate) enum Cause {
     QueueFull,
     /// The server is leaving.
     ShuttingDown,
-    /// The deadline passed, or could not have been met.
+    /// The deadline passed.
     Deadline,
+    /// The deadline could not have been met: the queue ahead is this long.
+    DeadlineUnmeetable(Duration),
     /// The batch failed.
     ComputeFailed,
     /// The server is at fault in some other way.
@@ -63,9 +65,16 @@ impl ApiError {
         Self::new(Cause::Invalid, format!("{field}: {message}"))
     }
 
-    /// The request's deadline passed, or could not have been met.
+    /// The request's deadline passed.
     pub(crate) fn deadline() -> Self {
         Self::new(Cause::Deadline, "parameters.timeout: the deadline passed before the result was there")
+    }
+
+    /// The request's deadline cannot be met: it would first have to wait this long.
+    pub(crate) fn unmeetable(wait: Duration) -> Self {
+        let message =
+            format!("parameters.timeout: the deadline cannot be met; requests wait {wait:.1?} before they start");
+        Self::new(Cause::DeadlineUnmeetable(wait), message)
     }
 
     /// The server is leaving.
@@ -82,14 +91,18 @@ impl ApiError {
             Cause::NotFound => StatusCode::NOT_FOUND,
             Cause::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Cause::QueueFull | Cause::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
-            Cause::Deadline => StatusCode::GATEWAY_TIMEOUT,
+            Cause::Deadline | Cause::DeadlineUnmeetable(_) => StatusCode::GATEWAY_TIMEOUT,
             Cause::ComputeFailed | Cause::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 
     /// How long the caller should stay away, for overload.
     pub(crate) fn retry_after(&self) -> Option<Duration> {
-        matches!(self.cause, Cause::QueueFull | Cause::ShuttingDown).then_some(Duration::from_secs(1))
+        match self.cause {
+            Cause::QueueFull | Cause::ShuttingDown => Some(Duration::from_secs(1)),
+            Cause::DeadlineUnmeetable(wait) => Some(wait),
+            _ => None,
+        }
     }
 
     /// How a request that reached its model is counted.
@@ -98,6 +111,7 @@ impl ApiError {
             Cause::QueueFull => Failure::QueueFull,
             Cause::ShuttingDown => Failure::ShuttingDown,
             Cause::Deadline => Failure::DeadlineExceeded,
+            Cause::DeadlineUnmeetable(_) => Failure::DeadlineUnmeetable,
             Cause::ComputeFailed => Failure::ComputeFailed,
             Cause::Internal => Failure::Internal,
             Cause::Invalid

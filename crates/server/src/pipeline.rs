@@ -267,6 +267,7 @@ fn refusal<T>(refused: &SubmitError<T>) -> ApiError {
         SubmitError::Full(_) => ApiError::new(Cause::QueueFull, refused.to_string()),
         SubmitError::Closed(_) => ApiError::shutting_down(),
         SubmitError::DeadlinePassed(_) => ApiError::deadline(),
+        SubmitError::DeadlineUnmeetable(_, wait) => ApiError::unmeetable(*wait),
         other => ApiError::new(Cause::Internal, other.to_string()),
     }
 }

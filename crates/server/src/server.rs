@@ -63,7 +63,7 @@ impl Server {
         let keyer = Keyer::new(secret);
         let catalog = Catalog::load(&config, &library, &scheduler, &keyer).map_err(StartError)?;
         let catalog = Arc::new(catalog);
-        let workers = Workers::start(workers, &catalog).map_err(StartError::other)?;
+        let workers = Workers::start(&scheduler, workers, &catalog).map_err(StartError::other)?;
 
         let cache = config.cache.enabled.then(|| {
             Cache::new(volley_cache::CacheConfig {
