@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::answer::Owed;
 use crate::delivery::{Delivery, contain};
-use crate::entry::Item;
+use crate::entry::{Claimed, Taken};
 use crate::outcome::BatchInfo;
 use crate::{Failure, GroupId, Handoff, Priority};
 
@@ -15,7 +15,7 @@ use crate::{Failure, GroupId, Handoff, Priority};
 /// They are numbered from 0 in the order in which they were taken: effective priority, deadline, submission.
 pub struct Batch<T, R> {
     group: GroupId,
-    items: Vec<Item<T, R>>,
+    items: Vec<Taken<T, R>>,
     results: Vec<Option<R>>,
     rows: usize,
     formed: Instant,
@@ -42,7 +42,7 @@ impl<T, R, F: FnMut(&mut Batch<T, R>)> Executor<T, R> for F {
 
 impl<T, R> Batch<T, R> {
     /// A batch of `items`, about to be executed; `results` is for its memory.
-    pub(crate) fn new(group: GroupId, items: Vec<Item<T, R>>, mut results: Vec<Option<R>>, formed: Instant) -> Self {
+    pub(crate) fn new(group: GroupId, items: Vec<Taken<T, R>>, mut results: Vec<Option<R>>, formed: Instant) -> Self {
         results.clear();
         results.resize_with(items.len(), || None);
         Self { group, rows: items.iter().map(|item| item.rows).sum(), items, results, formed, started: Instant::now() }
@@ -86,12 +86,12 @@ impl<T, R> Batch<T, R> {
     /// If there is no request `i`.
     #[must_use]
     pub fn payload(&self, i: usize) -> &T {
-        &self.items[i].payload
+        &self.items[i].content.payload
     }
 
     /// The payloads, in order.
     pub fn payloads(&self) -> impl ExactSizeIterator<Item = &T> {
-        self.items.iter().map(|item| &item.payload)
+        self.items.iter().map(|item| &item.content.payload)
     }
 
     /// How many rows request `i` has.
@@ -141,7 +141,7 @@ impl<T, R> Batch<T, R> {
         completed: Instant,
         panicked: bool,
         delivery: &mut Delivery,
-    ) -> (Vec<Item<T, R>>, Vec<Option<R>>) {
+    ) -> (Vec<Taken<T, R>>, Vec<Option<R>>) {
         let len = self.items.len();
         for (item, value) in self.items.drain(..).zip(self.results.drain(..)) {
             let result = match value {
@@ -154,8 +154,9 @@ impl<T, R> Batch<T, R> {
             };
             let info =
                 BatchInfo { formed: self.formed, started: self.started, len, rows: self.rows, priority: item.priority };
-            settle_one(item.owed, item.handoff, result, Some(info), completed, delivery);
-            contain(|| drop(item.payload));
+            let Claimed { payload, handoff, owed } = item.content;
+            settle_one(owed, handoff, result, Some(info), completed, delivery);
+            contain(|| drop(payload));
         }
         (self.items, self.results)
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::GroupId;
 use crate::arrivals::Arrivals;
-use crate::entry::{Entry, Item, Removed};
+use crate::entry::{Content, Entry, Item, Removed};
 use crate::order::{Due, Key, LEVELS, OVERDUE, Rank, effective_priority, level};
 use crate::policy::Waiting;
 use crate::service_time::ServiceTime;
@@ -18,10 +18,10 @@ const SLACK: usize = 64;
 ///
 /// Each request lies in `held`; everything else holds [`Key`]s. A key whose request has gone, or has changed level, is
 /// skipped when it comes up, and swept out when such keys outnumber the others: removal costs nothing by itself.
-pub(crate) struct GroupQueue<T, R> {
+pub(crate) struct GroupQueue<C> {
     id: GroupId,
     aging_interval: Duration,
-    held: Vec<Option<Held<T, R>>>,
+    held: Vec<Option<Held<C>>>,
     free: Vec<usize>,
     /// Each level by deadline, then submission. Holds the overdue as well, to find their deadlines.
     levels: [BinaryHeap<Reverse<Key>>; LEVELS],
@@ -36,13 +36,13 @@ pub(crate) struct GroupQueue<T, R> {
     service_time: ServiceTime,
 }
 
-struct Held<T, R> {
-    entry: Entry<T, R>,
+struct Held<C> {
+    entry: Entry<C>,
     sequence: u64,
     level: usize,
 }
 
-impl<T, R> GroupQueue<T, R> {
+impl<C: Content> GroupQueue<C> {
     pub(crate) fn new(id: GroupId, aging_interval: Duration) -> Self {
         Self {
             id,
@@ -69,7 +69,7 @@ impl<T, R> GroupQueue<T, R> {
         self.service_time.observe(rows, took, now);
     }
 
-    pub(crate) fn insert(&mut self, entry: Entry<T, R>) {
+    pub(crate) fn insert(&mut self, entry: Entry<C>) {
         self.arrivals.observe(entry.submitted);
         self.sequence += 1;
         self.len += 1;
@@ -116,7 +116,7 @@ impl<T, R> GroupQueue<T, R> {
 
     /// Takes out what was withdrawn and has come up, and what can no longer be done by its deadline. A request is looked
     /// at when nothing of its level is due before it: what its own size makes hopeless may be noticed that much later.
-    pub(crate) fn refuse(&mut self, now: Instant, removed: &mut Removed<T, R>) {
+    pub(crate) fn refuse(&mut self, now: Instant, removed: &mut Removed<C>) {
         for level in 0..LEVELS {
             while let Some(key) = self.first_due(level).filter(|&key| self.is_hopeless(key, now)) {
                 self.dismiss(key, removed);
@@ -128,13 +128,30 @@ impl<T, R> GroupQueue<T, R> {
         self.forget_departed();
     }
 
+    /// When the first of those that are due first in their level becomes hopeless.
+    pub(crate) fn next_hopeless(&mut self, now: Instant) -> Option<Instant> {
+        (0..LEVELS)
+            .filter_map(|level| {
+                let key = self.first_due(level)?;
+                self.hopeless_at(key, now)
+            })
+            .min()
+    }
+
+    /// Just after the last moment at which the request can still be done by its deadline.
+    fn hopeless_at(&self, key: Key, now: Instant) -> Option<Instant> {
+        let held = self.held[key.index].as_ref()?;
+        let cost = self.finish(now, held.entry.rows).saturating_duration_since(now);
+        Some(held.entry.deadline?.checked_sub(cost).unwrap_or(now).max(now) + Duration::from_nanos(1))
+    }
+
     fn is_hopeless(&self, key: Key, now: Instant) -> bool {
         let Some(held) = &self.held[key.index] else { return true };
         let in_time = |deadline| deadline > now && deadline >= self.finish(now, held.entry.rows);
-        held.entry.promise.is_withdrawn() || !held.entry.deadline.is_none_or(in_time)
+        held.entry.content.is_withdrawn() || !held.entry.deadline.is_none_or(in_time)
     }
 
-    fn dismiss(&mut self, key: Key, removed: &mut Removed<T, R>) {
+    fn dismiss(&mut self, key: Key, removed: &mut Removed<C>) {
         let claimed = self.vacate(key.index).map(|(entry, level)| entry.claim(effective_priority(level)));
         match claimed {
             Some(Ok(item)) => removed.hopeless.push(item),
@@ -175,7 +192,7 @@ impl<T, R> GroupQueue<T, R> {
 
     /// Takes the next batch, in order: as much of each level as fits in the rows that are left and would not make a
     /// member late that goes with it.
-    pub(crate) fn take(&mut self, now: Instant, batch: &mut Vec<Item<T, R>>, removed: &mut Removed<T, R>) {
+    pub(crate) fn take(&mut self, now: Instant, batch: &mut Vec<Item<C::Claimed>>, removed: &mut Removed<C>) {
         let mut rows = 0;
         let mut tightest = Due::Never;
         for level in 0..LEVELS {
@@ -187,7 +204,7 @@ impl<T, R> GroupQueue<T, R> {
                 // What is heavier than a full batch goes alone.
                 let fits = (rows == 0 || rows_with <= self.id.full_rows()) && !too_late;
                 // What was withdrawn keeps no place from those behind it.
-                if !fits && !held.entry.promise.is_withdrawn() {
+                if !fits && !held.entry.content.is_withdrawn() {
                     break;
                 }
                 let Some((entry, level)) = self.vacate(key.index) else { break };
@@ -205,18 +222,20 @@ impl<T, R> GroupQueue<T, R> {
     }
 
     /// Takes out everything that was withdrawn.
-    pub(crate) fn sweep(&mut self, removed: &mut Removed<T, R>) {
+    pub(crate) fn sweep(&mut self, removed: &mut Removed<C>) {
         for index in 0..self.held.len() {
-            let withdrawn = |held: &Held<T, R>| held.entry.promise.is_withdrawn();
+            let withdrawn = |held: &Held<C>| held.entry.content.is_withdrawn();
             if self.held[index].as_ref().is_some_and(withdrawn) {
-                removed.withdrawn.extend(self.vacate(index).map(|(entry, _)| entry.payload));
+                let Some((entry, level)) = self.vacate(index) else { continue };
+                // Claiming gives back what is left of it.
+                removed.withdrawn.extend(entry.claim(effective_priority(level)).err());
             }
         }
         self.forget_departed();
     }
 
     /// Takes everything out.
-    pub(crate) fn clear(&mut self) -> Vec<Entry<T, R>> {
+    pub(crate) fn clear(&mut self) -> Vec<Entry<C>> {
         let entries = (0..self.held.len()).filter_map(|index| self.vacate(index)).map(|(entry, _)| entry).collect();
         self.forget_departed();
         entries
@@ -273,7 +292,7 @@ impl<T, R> GroupQueue<T, R> {
         self.held[key.index].as_ref().is_some_and(|held| held.sequence == key.sequence && held.level == level)
     }
 
-    fn vacate(&mut self, index: usize) -> Option<(Entry<T, R>, usize)> {
+    fn vacate(&mut self, index: usize) -> Option<(Entry<C>, usize)> {
         let held = self.held[index].take()?;
         self.free.push(index);
         self.len -= 1;

@@ -2,11 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use crate::entry::{Entry, Item, Removed};
+use crate::GroupId;
+use crate::entry::{Content, Entry, Item, Removed};
 use crate::group_queue::GroupQueue;
 use crate::policy::{Circumstances, Decision, Waiting, decide};
-use crate::ring::Consumer;
-use crate::{GroupId, Priority};
 
 #[cfg(all(test, not(loom)))]
 mod oracle;
@@ -14,14 +13,11 @@ mod oracle;
 /// How many withdrawn requests may linger, beside as many as there are live ones, before they are swept out.
 const SLACK: usize = 64;
 
-/// The consuming ends of the rings, and what was taken from them, by group.
-pub(crate) struct Queue<T, R> {
-    lanes: [Consumer<Entry<T, R>>; Priority::COUNT],
-    lane_capacity: usize,
-    observations: Consumer<Observation>,
+/// What waits, by group.
+pub(crate) struct Queue<C> {
     aging_interval: Duration,
     /// By the group's number; made when its first request comes.
-    groups: Vec<Option<GroupQueue<T, R>>>,
+    groups: Vec<Option<GroupQueue<C>>>,
     /// The numbers of the groups in which something waits.
     occupied: Vec<usize>,
     /// Kept for its memory.
@@ -37,42 +33,16 @@ pub(crate) struct Observation {
     pub(crate) done: Instant,
 }
 
-impl<T, R> Queue<T, R> {
-    pub(crate) fn new(
-        lanes: [Consumer<Entry<T, R>>; Priority::COUNT],
-        lane_capacity: usize,
-        observations: Consumer<Observation>,
-        aging_interval: Duration,
-    ) -> Self {
-        Self {
-            lanes,
-            lane_capacity,
-            observations,
-            aging_interval,
-            groups: Vec::new(),
-            occupied: Vec::new(),
-            waiting: Vec::new(),
-        }
+impl<C: Content> Queue<C> {
+    pub(crate) const fn new(aging_interval: Duration) -> Self {
+        Self { aging_interval, groups: Vec::new(), occupied: Vec::new(), waiting: Vec::new() }
     }
 
-    /// Moves what arrived in the lanes of `arrivals` (a bit each) into order. At most a lane's capacity from each: what
-    /// comes meanwhile sets its bit again.
-    pub(crate) fn drain(&mut self, arrivals: usize) {
-        while let Some(seen) = self.observations.pop() {
-            self.group(seen.group).learn(seen.rows, seen.took, seen.done);
-        }
-        for lane in 0..Priority::COUNT {
-            if arrivals & 1 << lane == 0 {
-                continue;
-            }
-            for _ in 0..self.lane_capacity {
-                let Some(entry) = self.lanes[lane].pop() else { break };
-                self.insert(entry);
-            }
-        }
+    pub(crate) fn learn(&mut self, seen: Observation) {
+        self.group(seen.group).learn(seen.rows, seen.took, seen.done);
     }
 
-    pub(crate) fn insert(&mut self, entry: Entry<T, R>) {
+    pub(crate) fn insert(&mut self, entry: Entry<C>) {
         let index = entry.group.index();
         let group = self.group(entry.group);
         let was_empty = group.len() == 0;
@@ -88,7 +58,7 @@ impl<T, R> Queue<T, R> {
         now: Instant,
         circumstances: &Circumstances,
         live: usize,
-        removed: &mut Removed<T, R>,
+        removed: &mut Removed<C>,
     ) -> Decision {
         let crowded = self.len() > 2 * live + SLACK;
         self.waiting.clear();
@@ -108,13 +78,19 @@ impl<T, R> Queue<T, R> {
         decide(now, &self.waiting, circumstances)
     }
 
+    /// When, at the latest, something that waits will have become hopeless if nobody takes it; none without deadlines.
+    pub(crate) fn next_hopeless(&mut self, now: Instant) -> Option<Instant> {
+        let (groups, occupied) = (&mut self.groups, &self.occupied);
+        occupied.iter().filter_map(|&index| groups[index].as_mut()?.next_hopeless(now)).min()
+    }
+
     /// Takes the group's next batch.
     pub(crate) fn take(
         &mut self,
         group: GroupId,
         now: Instant,
-        batch: &mut Vec<Item<T, R>>,
-        removed: &mut Removed<T, R>,
+        batch: &mut Vec<Item<C::Claimed>>,
+        removed: &mut Removed<C>,
     ) {
         self.group(group).take(now, batch, removed);
     }
@@ -124,20 +100,13 @@ impl<T, R> Queue<T, R> {
         self.occupied.iter().filter_map(|&index| self.groups[index].as_ref()).map(GroupQueue::len).sum()
     }
 
-    /// Takes out everything, from the rings as well.
-    pub(crate) fn clear(&mut self) -> Vec<Entry<T, R>> {
-        let mut entries = Vec::new();
-        for lane in &mut self.lanes {
-            entries.extend(std::iter::from_fn(|| lane.pop()));
-        }
-        for group in self.groups.iter_mut().flatten() {
-            entries.extend(group.clear());
-        }
+    /// Takes out everything.
+    pub(crate) fn clear(&mut self) -> Vec<Entry<C>> {
         self.occupied.clear();
-        entries
+        self.groups.iter_mut().flatten().flat_map(GroupQueue::clear).collect()
     }
 
-    fn group(&mut self, id: GroupId) -> &mut GroupQueue<T, R> {
+    fn group(&mut self, id: GroupId) -> &mut GroupQueue<C> {
         let index = id.index();
         if self.groups.len() <= index {
             self.groups.resize_with(index + 1, || None);

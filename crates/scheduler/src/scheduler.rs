@@ -5,8 +5,9 @@ use std::num::NonZeroUsize;
 use std::time::Instant;
 
 use crate::core::Core;
-use crate::entry::Entry;
+use crate::entry::{Entry, Queued, Ticketed};
 use crate::gate::Refusal;
+use crate::intake::Intake;
 use crate::queue::{Observation, Queue};
 use crate::ring::Ring;
 use crate::sync::{Arc, AtomicU32, AtomicUsize, Mutex, Ordering, Parker, yield_now};
@@ -31,11 +32,11 @@ struct Handle<T, R>(Arc<Shared<T, R>>);
 pub(crate) struct Shared<T, R> {
     pub(crate) core: Arc<Core>,
     pub(crate) config: Config,
-    rings: [Arc<Ring<Entry<T, R>>>; Priority::COUNT],
+    rings: [Arc<Ring<Queued<T, R>>>; Priority::COUNT],
     pub(crate) observations: Arc<Ring<Observation>>,
     /// The leader's, by convention: it alone locks this as a matter of course, so it finds it free. Others do only
     /// where there is no leader, or never will be.
-    pub(crate) queue: Mutex<Queue<T, R>>,
+    pub(crate) intake: Mutex<Intake<Ticketed<T, R>>>,
     /// Workers that run or may yet run. Counted down by each worker's drop; the last one settles what is left.
     pub(crate) workers: AtomicUsize,
     /// The number of the next group.
@@ -83,7 +84,7 @@ impl<T, R> Scheduler<T, R> {
             config,
             rings,
             observations,
-            queue: Mutex::new(Queue::new(consumers, capacity, observed, config.aging_interval)),
+            intake: Mutex::new(Intake::new(consumers, capacity, observed, Queue::new(config.aging_interval))),
             workers: AtomicUsize::new(workers.get()),
             groups: AtomicU32::new(0),
         });
@@ -136,7 +137,7 @@ impl<T, R> Scheduler<T, R> {
             Err(Refusal::Full) => return Err(SubmitError::Full(request)),
             Err(Refusal::Closed) => return Err(SubmitError::Closed(request)),
         }
-        let (caller, entry) = Entry::new(request, now, &shared.core);
+        let (caller, entry) = Entry::ticketed(request, now, &shared.core);
         let ticket = Ticket::new(caller);
         if let Err(entry) = shared.push(lane, entry) {
             return Err(SubmitError::Full(entry.into_request()));
@@ -162,15 +163,15 @@ impl<T, R> Scheduler<T, R> {
 impl<T, R> Shared<T, R> {
     /// Pushes what the gate let in. The ring has room for it, unless withdrawn requests still lie there: then whoever
     /// leads is about to take them out, and if nobody does this thread takes them out itself.
-    fn push(&self, lane: Priority, mut entry: Entry<T, R>) -> Result<(), Entry<T, R>> {
+    fn push(&self, lane: Priority, mut entry: Queued<T, R>) -> Result<(), Queued<T, R>> {
         for _ in 0..PUSH_ATTEMPTS {
             match self.rings[lane.lane()].push(entry) {
                 Ok(()) => return Ok(()),
                 Err(refused) => entry = refused,
             }
             self.core.control.nudge();
-            if let Some(mut queue) = self.queue.try_lock() {
-                queue.drain(1 << lane.lane());
+            if let Some(mut intake) = self.intake.try_lock() {
+                intake.drain(1 << lane.lane());
             } else {
                 yield_now();
             }
@@ -180,7 +181,7 @@ impl<T, R> Shared<T, R> {
 
     /// Settles everything that waits: nobody will execute it.
     pub(crate) fn abandon(&self) {
-        let entries = self.queue.lock().clear();
+        let entries = self.intake.lock().clear();
         drop(entries);
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::batch::{Batch, settle_one};
 use crate::control::{Control, Role, Terms};
 use crate::delivery::{Delivery, contain};
-use crate::entry::{Item, Removed};
+use crate::entry::{Claimed, Removed, Taken, Ticketed};
 use crate::policy::{Circumstances, Decision};
 use crate::queue::Observation;
 use crate::scheduler::Shared;
@@ -29,7 +29,7 @@ pub struct Worker<T, R> {
 
 /// What a leader came away with.
 enum Lead<T, R> {
-    Batch { group: GroupId, items: Vec<Item<T, R>>, formed: Instant },
+    Batch { group: GroupId, items: Vec<Taken<T, R>>, formed: Instant },
     Drained,
 }
 
@@ -83,7 +83,12 @@ impl<T, R> Worker<T, R> {
     }
 
     /// Leads until there is a batch to execute. `items` is for its memory.
-    fn lead(&self, mut items: Vec<Item<T, R>>, removed: &mut Removed<T, R>, delivery: &mut Delivery) -> Lead<T, R> {
+    fn lead(
+        &self,
+        mut items: Vec<Taken<T, R>>,
+        removed: &mut Removed<Ticketed<T, R>>,
+        delivery: &mut Delivery,
+    ) -> Lead<T, R> {
         let core = &*self.shared.core;
         let mut leadership = Leadership { control: &core.control, work_remains: true };
         loop {
@@ -93,8 +98,9 @@ impl<T, R> Worker<T, R> {
             let circumstances = Circumstances::new(&self.shared.config, core.control.has_followers(), draining);
             let live = core.gate.depth().iter().sum();
             let decision = {
-                let mut queue = self.shared.queue.lock();
-                queue.drain(arrivals);
+                let mut intake = self.shared.intake.lock();
+                intake.drain(arrivals);
+                let queue = &mut intake.queue;
                 let decision = queue.plan(now, &circumstances, live, removed);
                 if let Decision::Close(group) = decision {
                     queue.take(group, now, &mut items, removed);
@@ -131,7 +137,7 @@ impl<T, R> Worker<T, R> {
     }
 
     /// Gives back the places of requests that were taken.
-    fn release(&self, items: &[Item<T, R>]) {
+    fn release(&self, items: &[Taken<T, R>]) {
         let mut taken = [0; Priority::COUNT];
         for item in items {
             taken[item.lane.lane()] += 1;
@@ -142,12 +148,13 @@ impl<T, R> Worker<T, R> {
     }
 
     /// Tells those whose deadline cannot be met, and lets go of what was withdrawn.
-    fn dismiss(&self, removed: &mut Removed<T, R>, now: Instant, delivery: &mut Delivery) {
+    fn dismiss(&self, removed: &mut Removed<Ticketed<T, R>>, now: Instant, delivery: &mut Delivery) {
         self.release(&removed.hopeless);
         for item in removed.hopeless.drain(..) {
             let result = Err(Failure::DeadlineExceeded);
-            settle_one(item.owed, item.handoff, result, None, now, delivery);
-            contain(|| drop(item.payload));
+            let Claimed { payload, handoff, owed } = item.content;
+            settle_one(owed, handoff, result, None, now, delivery);
+            contain(|| drop(payload));
         }
         for payload in removed.withdrawn.drain(..) {
             contain(|| drop(payload));
@@ -160,7 +167,7 @@ impl<T, R> Worker<T, R> {
         mut batch: Batch<T, R>,
         executor: &mut impl Executor<T, R>,
         delivery: &mut Delivery,
-    ) -> (Vec<Item<T, R>>, Vec<Option<R>>) {
+    ) -> (Vec<Taken<T, R>>, Vec<Option<R>>) {
         let succeeded = contain(|| executor.execute(&mut batch));
         let done = Instant::now();
         let observation = Observation {

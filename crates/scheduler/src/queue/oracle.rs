@@ -7,10 +7,10 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::core::Core;
+use crate::entry::Ticketed;
 use crate::order::Due;
-use crate::ring::Ring;
 use crate::sync::Arc;
-use crate::{Config, GroupConfig, Policy, Request, Ticket};
+use crate::{Config, GroupConfig, Policy, Priority, Request, Ticket};
 
 const AGING: Duration = Duration::from_millis(10);
 const MAX_ROWS: [usize; 3] = [1, 4, 16];
@@ -78,7 +78,7 @@ impl Known {
 struct World {
     now: Instant,
     core: Arc<Core>,
-    queue: Queue<usize, ()>,
+    queue: Queue<Ticketed<usize, ()>>,
     known: Vec<Known>,
     next: usize,
     learned: [Option<Instant>; 3],
@@ -86,13 +86,11 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let lanes = [(); 4].map(|()| Ring::with_capacity(1).1);
-        let (_, observations) = Ring::with_capacity(1);
         let capacity = NonZeroUsize::new(1 << 20).expect("positive");
         Self {
             now: Instant::now(),
             core: Arc::new(Core::new(capacity, Box::new([]))),
-            queue: Queue::new(lanes, 1, observations, AGING),
+            queue: Queue::new(AGING),
             known: Vec::new(),
             next: 0,
             learned: [None; 3],
@@ -112,7 +110,7 @@ impl World {
         let mut request = Request::new(Self::group(group), id).priority(priority).rows(rows_of);
         let deadline = due_in.map(|due_in| self.now + due_in);
         request.deadline = deadline;
-        let (caller, entry) = Entry::new(request, self.now, &self.core);
+        let (caller, entry) = Entry::ticketed(request, self.now, &self.core);
         self.queue.insert(entry);
         let submitted = self.now;
         let ticket = Ticket::new(caller);
@@ -191,17 +189,18 @@ impl World {
         }
         prop_assert!(self.queue.len() <= 2 * live + SLACK, "withdrawn requests pile up");
 
-        let refused: BTreeSet<_> = removed.hopeless.iter().map(|item| item.payload).collect();
+        let refused: BTreeSet<_> = removed.hopeless.iter().map(|item| item.content.payload).collect();
         prop_assert_eq!(&refused, &self.hopeless());
         self.known.retain(|known| !refused.contains(&known.id));
 
-        let taken: Vec<_> = batch.iter().map(|item| item.payload).collect();
+        let taken: Vec<_> = batch.iter().map(|item| item.content.payload).collect();
         prop_assert_eq!(&taken, &self.batch());
         for item in removed.hopeless.iter().chain(&batch) {
             self.core.release(item.lane, 1);
         }
         for item in &batch {
-            let level = self.known.iter().find(|known| known.id == item.payload).map(|known| known.level(self.now));
+            let level =
+                self.known.iter().find(|known| known.id == item.content.payload).map(|known| known.level(self.now));
             let lane = level.map(|level| level.saturating_sub(1));
             prop_assert_eq!(Some(item.priority.lane()), lane);
         }
