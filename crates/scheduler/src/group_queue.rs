@@ -31,6 +31,8 @@ pub(crate) struct GroupQueue<C> {
     ages: [VecDeque<Key>; LEVELS],
     len: usize,
     rows: usize,
+    /// The rows of each level.
+    level_rows: [usize; LEVELS],
     sequence: u64,
     arrivals: Arrivals,
     service_time: ServiceTime,
@@ -54,6 +56,7 @@ impl<C: Content> GroupQueue<C> {
             ages: std::array::from_fn(|_| VecDeque::new()),
             len: 0,
             rows: 0,
+            level_rows: [0; LEVELS],
             sequence: 0,
             arrivals: Arrivals::default(),
             service_time: ServiceTime::default(),
@@ -80,6 +83,7 @@ impl<C: Content> GroupQueue<C> {
         });
         let key = Key { due: Due::from(entry.deadline), submitted: entry.submitted, sequence: self.sequence, index };
         let level = level(entry.priority);
+        self.level_rows[level] += entry.rows;
         self.held[index] = Some(Held { entry, sequence: key.sequence, level });
         self.levels[level].push(Reverse(key));
         insert_by_submission(&mut self.ages[0], key);
@@ -107,7 +111,9 @@ impl<C: Content> GroupQueue<C> {
         if held.level == OVERDUE {
             return;
         }
+        self.level_rows[held.level] -= held.entry.rows;
         held.level -= 1;
+        self.level_rows[held.level] += held.entry.rows;
         self.levels[held.level].push(Reverse(key));
         if held.level == OVERDUE {
             insert_by_submission(&mut self.overdue, key);
@@ -141,13 +147,14 @@ impl<C: Content> GroupQueue<C> {
     /// Just after the last moment at which the request can still be done by its deadline.
     fn hopeless_at(&self, key: Key, now: Instant) -> Option<Instant> {
         let held = self.held[key.index].as_ref()?;
-        let cost = self.finish(now, held.entry.rows).saturating_duration_since(now);
+        let cost = self.service_time.bound(self.company(held.level, held.entry.rows), now);
         Some(held.entry.deadline?.checked_sub(cost).unwrap_or(now).max(now) + Duration::from_nanos(1))
     }
 
     fn is_hopeless(&self, key: Key, now: Instant) -> bool {
         let Some(held) = &self.held[key.index] else { return true };
-        let in_time = |deadline| deadline > now && deadline >= self.finish(now, held.entry.rows);
+        let rows = self.company(held.level, held.entry.rows);
+        let in_time = |deadline| deadline > now && deadline >= self.finish(now, rows);
         held.entry.content.is_withdrawn() || !held.entry.deadline.is_none_or(in_time)
     }
 
@@ -161,7 +168,7 @@ impl<C: Content> GroupQueue<C> {
     }
 
     /// What the policy must know; none if nothing waits.
-    pub(crate) fn summary(&mut self) -> Option<Waiting> {
+    pub(crate) fn summary(&mut self, now: Instant) -> Option<Waiting> {
         let (level, first) = (0..LEVELS).find_map(|level| Some((level, self.first(level)?)))?;
         let tightest = (0..LEVELS)
             .filter_map(|level| match self.first_due(level)?.due {
@@ -170,7 +177,7 @@ impl<C: Content> GroupQueue<C> {
             })
             .min();
         let oldest = self.oldest().unwrap_or(first.submitted);
-        let cost = |rows| self.service_time.predict(rows).unwrap_or_default();
+        let cost = |rows| self.service_time.bound(rows, now);
         Some(Waiting {
             group: self.id,
             head: Rank {
@@ -241,10 +248,20 @@ impl<C: Content> GroupQueue<C> {
         entries
     }
 
-    /// When a batch of `rows` that starts now would be done; now, if nothing recent is known of its cost.
+    /// By when a batch of `rows` that starts now is all but certainly done; now, if nothing recent is known of its cost.
     fn finish(&self, now: Instant, rows: usize) -> Instant {
-        let cost = self.service_time.predict(rows).filter(|_| self.service_time.is_fresh(now));
-        now + cost.unwrap_or_default()
+        now + self.service_time.bound(rows, now)
+    }
+
+    /// How large a batch a request has to be in time in, to be worth one.
+    ///
+    /// A batch that is kept small for its tightest member wastes the device. While what waits (at this level and before
+    /// it) fits in one batch that costs nobody anything; with more waiting it costs others their deadlines, so a request
+    /// then has to bear company: as much as is left for a second batch, up to a full one.
+    fn company(&self, level: usize, rows: usize) -> usize {
+        let waiting: usize = self.level_rows[..=level].iter().sum();
+        let full = self.id.full_rows();
+        rows.max(waiting.saturating_sub(full).min(full))
     }
 
     /// The first request of a level in the order in which they go.
@@ -297,6 +314,7 @@ impl<C: Content> GroupQueue<C> {
         self.free.push(index);
         self.len -= 1;
         self.rows -= held.entry.rows;
+        self.level_rows[held.level] -= held.entry.rows;
         Some((held.entry, held.level))
     }
 

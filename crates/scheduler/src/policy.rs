@@ -27,9 +27,9 @@ pub(crate) struct Waiting {
     pub(crate) gap: Option<Duration>,
     /// What every batch costs, whatever its size.
     pub(crate) fixed_cost: Option<Duration>,
-    /// What the batch would cost that could go now.
+    /// What the batch that could go now costs at most, as far as can be told.
     pub(crate) batch_cost: Duration,
-    /// What the largest batch would cost.
+    /// What the largest batch costs at most.
     pub(crate) largest_cost: Duration,
 }
 

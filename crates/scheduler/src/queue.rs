@@ -70,7 +70,7 @@ impl<C: Content> Queue<C> {
                 }
                 group.age(now);
                 group.refuse(now, removed);
-                group.summary()
+                group.summary(now)
             });
             waiting.extend(summary);
             summary.is_some()
