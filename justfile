@@ -29,7 +29,7 @@ check:
     cargo clippy --locked --workspace --all-targets -- --deny warnings
     RUSTDOCFLAGS="--deny warnings" cargo doc --locked --workspace --no-deps --quiet
 
-# Run a benchmark: path, sla or accuracy
+# Run a benchmark: path, sla, accuracy, scheduler, overload or soak-scheduler
 bench name *args:
     @just _bench-{{name}} {{args}}
 
@@ -46,3 +46,18 @@ _bench-sla *args:
 # Accuracy of each variant on held-out data, and how far answers move with their batch mates
 _bench-accuracy *args:
     cd models && ../{{python}} -m volley_models accuracy {{args}}
+
+# The scheduler alone against what else there is, and what a submit costs
+_bench-scheduler *args:
+    cargo build --release --locked -p volley-examples --example scheduler
+    {{target}}/release/examples/scheduler {{args}}
+
+# The scheduler's own code at 1.5 times the load it can serve, in virtual time
+_bench-overload *args:
+    cargo build --release --locked -p volley-scheduler --example simulate
+    {{target}}/release/examples/simulate overload {{args}}
+
+# A hundred million requests with withdrawals, panics, deadlines and drains: none lost, none doubled
+_bench-soak-scheduler *args:
+    cargo build --release --locked -p volley-scheduler --example soak
+    {{target}}/release/examples/soak {{args}}
