@@ -8,12 +8,13 @@ use crate::core::Core;
 use crate::outcome::BatchInfo;
 use crate::slot::{CallerHalf, Debt, Promise, Waiter, pair};
 use crate::sync::Arc;
-use crate::{Failure, Outcome, Priority, Timings};
+use crate::{Failure, Outcome, Priority, TenantId, Timings};
 
 /// What both halves of a request know.
 pub(crate) struct Place {
     pub(crate) core: Arc<Core>,
     pub(crate) priority: Priority,
+    pub(crate) tenant: Option<TenantId>,
     pub(crate) submitted: Instant,
 }
 
@@ -64,9 +65,9 @@ impl<R> Drop for Pending<R> {
     fn drop(&mut self) {
         let Some(promise) = self.0.take() else { return };
         let core = Arc::clone(&promise.context().core);
-        let lane = promise.context().priority;
+        let (lane, tenant) = (promise.context().priority, promise.context().tenant);
         if let Some(debt) = promise.claim() {
-            core.release(lane, 1);
+            core.release(lane, tenant);
             drop(Owed(Some(debt)));
         }
     }

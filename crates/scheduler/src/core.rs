@@ -3,31 +3,39 @@
 use std::num::NonZeroUsize;
 use std::time::Instant;
 
-use crate::Priority;
+use crate::admission::Admission;
 use crate::control::Control;
-use crate::gate::Gate;
 use crate::sync::Unparker;
+use crate::{Priority, TenantId};
 
-#[derive(Debug)]
 pub(crate) struct Core {
-    pub(crate) gate: Gate,
+    pub(crate) admission: Admission,
     pub(crate) control: Control,
 }
 
 impl Core {
     pub(crate) fn new(lane_capacity: NonZeroUsize, unparkers: Box<[Unparker]>) -> Self {
-        Self { gate: Gate::new(lane_capacity), control: Control::new(unparkers, Instant::now()) }
+        let epoch = Instant::now();
+        let workers = unparkers.len().max(1);
+        Self { admission: Admission::new(lane_capacity, workers, epoch), control: Control::new(unparkers, epoch) }
     }
 
-    /// Gives back the places of `n` requests that are queued no longer.
-    pub(crate) fn release(&self, lane: Priority, n: usize) {
-        if n > 0 && self.gate.leave(lane, n) {
+    /// Gives back the place of a request that is queued no longer.
+    pub(crate) fn release(&self, lane: Priority, tenant: Option<TenantId>) {
+        if self.admission.leave(lane, tenant) {
+            self.control.nudge();
+        }
+    }
+
+    /// Gives back the lane's places of `n` requests, whose tenants' were given back already.
+    pub(crate) fn release_lane(&self, lane: Priority, n: usize) {
+        if n > 0 && self.admission.gate.leave(lane, n) {
             self.control.nudge();
         }
     }
 
     pub(crate) fn close(&self) {
-        self.gate.close();
+        self.admission.gate.close();
         self.control.nudge();
     }
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 use crate::answer::{Caller, Owed, Pending, Place, halves};
 use crate::core::Core;
 use crate::sync::Arc;
-use crate::{GroupId, Handoff, Priority, Request};
+use crate::{GroupId, Handoff, Priority, Request, TenantId};
 
 /// A request that is queued: what the policy knows of it, and its content, which the policy does not look into.
 pub(crate) struct Entry<C> {
@@ -14,6 +14,7 @@ pub(crate) struct Entry<C> {
     pub(crate) submitted: Instant,
     pub(crate) deadline: Option<Instant>,
     pub(crate) rows: usize,
+    pub(crate) tenant: Option<TenantId>,
     pub(crate) content: C,
 }
 
@@ -22,6 +23,7 @@ pub(crate) struct Item<C> {
     pub(crate) submitted: Instant,
     pub(crate) deadline: Option<Instant>,
     pub(crate) rows: usize,
+    pub(crate) tenant: Option<TenantId>,
     /// The lane whose place it held.
     pub(crate) lane: Priority,
     /// Its effective priority when it was taken.
@@ -81,7 +83,8 @@ impl<T, R> Content for Ticketed<T, R> {
 impl<T, R> Entry<Ticketed<T, R>> {
     /// The two halves of a request that was let in through the gate.
     pub(crate) fn ticketed(request: Request<T>, submitted: Instant, core: &Arc<Core>) -> (Caller<R>, Self) {
-        let (caller, promise) = halves(Place { core: Arc::clone(core), priority: request.priority, submitted });
+        let (caller, promise) =
+            halves(Place { core: Arc::clone(core), priority: request.priority, tenant: request.tenant, submitted });
         let entry = Entry::new(request, submitted, |payload, handoff| Ticketed { payload, handoff, promise });
         (caller, entry)
     }
@@ -94,6 +97,7 @@ impl<T, R> Entry<Ticketed<T, R>> {
             priority: self.priority,
             deadline: self.deadline,
             rows: self.rows.try_into().expect("rows came from a positive number"),
+            tenant: self.tenant,
             handoff: self.content.handoff,
         }
     }
@@ -111,6 +115,7 @@ impl<C> Entry<C> {
             submitted,
             deadline: request.deadline,
             rows: request.rows.get(),
+            tenant: request.tenant,
             content: content(request.payload, request.handoff),
         }
     }
@@ -123,6 +128,7 @@ impl<C: Content> Entry<C> {
             submitted: self.submitted,
             deadline: self.deadline,
             rows: self.rows,
+            tenant: self.tenant,
             lane: self.priority,
             priority,
             content,

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::time::Duration;
 
 use crate::{Priority, Request};
 
@@ -29,6 +30,11 @@ pub enum SubmitError<T> {
     TooLarge(Request<T>),
     /// The request's deadline had passed before it was submitted.
     DeadlinePassed(Request<T>),
+    /// The request would not be done by its deadline, as far as can be told: it would first have to wait this long.
+    /// After that wait, or on another replica, one like it may be accepted.
+    DeadlineUnmeetable(Request<T>, Duration),
+    /// The request's tenant has as many requests queued as it may.
+    QuotaExceeded(Request<T>),
     /// The scheduler was closed, or has no worker left.
     Closed(Request<T>),
 }
@@ -38,9 +44,12 @@ impl<T> SubmitError<T> {
     #[must_use]
     pub const fn request(&self) -> &Request<T> {
         match self {
-            Self::Full(request) | Self::TooLarge(request) | Self::DeadlinePassed(request) | Self::Closed(request) => {
-                request
-            }
+            Self::Full(request)
+            | Self::TooLarge(request)
+            | Self::DeadlinePassed(request)
+            | Self::DeadlineUnmeetable(request, _)
+            | Self::QuotaExceeded(request)
+            | Self::Closed(request) => request,
         }
     }
 
@@ -48,9 +57,12 @@ impl<T> SubmitError<T> {
     #[must_use]
     pub fn into_request(self) -> Request<T> {
         match self {
-            Self::Full(request) | Self::TooLarge(request) | Self::DeadlinePassed(request) | Self::Closed(request) => {
-                request
-            }
+            Self::Full(request)
+            | Self::TooLarge(request)
+            | Self::DeadlinePassed(request)
+            | Self::DeadlineUnmeetable(request, _)
+            | Self::QuotaExceeded(request)
+            | Self::Closed(request) => request,
         }
     }
 
@@ -78,6 +90,28 @@ impl<T> SubmitError<T> {
         matches!(self, Self::DeadlinePassed(_))
     }
 
+    /// Whether the request could not be done by its deadline.
+    #[must_use]
+    pub const fn is_deadline_unmeetable(&self) -> bool {
+        matches!(self, Self::DeadlineUnmeetable(..))
+    }
+
+    /// Whether the tenant's quota was used up.
+    #[must_use]
+    pub const fn is_quota_exceeded(&self) -> bool {
+        matches!(self, Self::QuotaExceeded(_))
+    }
+
+    /// How long the request would have had to wait before a batch took it, where that is why it was refused: what a
+    /// caller should let pass before it tries again.
+    #[must_use]
+    pub const fn predicted_wait(&self) -> Option<Duration> {
+        match self {
+            Self::DeadlineUnmeetable(_, wait) => Some(*wait),
+            _ => None,
+        }
+    }
+
     /// Whether the scheduler no longer accepts requests.
     #[must_use]
     pub const fn is_closed(&self) -> bool {
@@ -96,6 +130,14 @@ impl<T> fmt::Display for SubmitError<T> {
                 request.group.max_rows()
             ),
             Self::DeadlinePassed(_) => f.write_str("the deadline had passed before the request was submitted"),
+            Self::DeadlineUnmeetable(_, wait) => {
+                write!(f, "the deadline cannot be met: the predicted wait alone is {} ms", wait.as_millis())
+            }
+            Self::QuotaExceeded(request) => write!(
+                f,
+                "the tenant's quota of {} queued requests is used up",
+                request.tenant.map_or(0, crate::TenantId::quota)
+            ),
             Self::Closed(_) => f.write_str("the scheduler is closed"),
         }
     }
@@ -107,6 +149,8 @@ impl<T> fmt::Debug for SubmitError<T> {
             Self::Full(_) => "Full",
             Self::TooLarge(_) => "TooLarge",
             Self::DeadlinePassed(_) => "DeadlinePassed",
+            Self::DeadlineUnmeetable(..) => "DeadlineUnmeetable",
+            Self::QuotaExceeded(_) => "QuotaExceeded",
             Self::Closed(_) => "Closed",
         };
         f.debug_tuple(name).field(self.request()).finish()

@@ -24,6 +24,10 @@ impl GroupId {
         self.index as usize
     }
 
+    pub(crate) const fn number(self) -> u32 {
+        self.index
+    }
+
     /// The most rows that one batch of this group holds.
     #[must_use]
     pub const fn max_rows(self) -> usize {

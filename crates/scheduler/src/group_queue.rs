@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crate::GroupId;
 use crate::arrivals::Arrivals;
 use crate::entry::{Content, Entry, Item, Removed};
+use crate::forecast::{Ahead, Bounds, DueRows, DueSlot, Forecast};
 use crate::order::{Due, Key, LEVELS, OVERDUE, Rank, effective_priority, level};
 use crate::policy::Waiting;
 use crate::service_time::ServiceTime;
@@ -33,6 +34,9 @@ pub(crate) struct GroupQueue<C> {
     rows: usize,
     /// The rows of each level.
     level_rows: [usize; LEVELS],
+    /// The rows that have deadlines, for the forecast.
+    due_rows: DueRows,
+    epoch: Instant,
     sequence: u64,
     arrivals: Arrivals,
     service_time: ServiceTime,
@@ -42,10 +46,11 @@ struct Held<C> {
     entry: Entry<C>,
     sequence: u64,
     level: usize,
+    due_slot: DueSlot,
 }
 
 impl<C: Content> GroupQueue<C> {
-    pub(crate) fn new(id: GroupId, aging_interval: Duration) -> Self {
+    pub(crate) fn new(id: GroupId, aging_interval: Duration, epoch: Instant) -> Self {
         Self {
             id,
             aging_interval,
@@ -57,6 +62,8 @@ impl<C: Content> GroupQueue<C> {
             len: 0,
             rows: 0,
             level_rows: [0; LEVELS],
+            due_rows: DueRows::new(),
+            epoch,
             sequence: 0,
             arrivals: Arrivals::default(),
             service_time: ServiceTime::default(),
@@ -84,7 +91,8 @@ impl<C: Content> GroupQueue<C> {
         let key = Key { due: Due::from(entry.deadline), submitted: entry.submitted, sequence: self.sequence, index };
         let level = level(entry.priority);
         self.level_rows[level] += entry.rows;
-        self.held[index] = Some(Held { entry, sequence: key.sequence, level });
+        let due_slot = self.due_rows.add(entry.priority, entry.rows, entry.deadline, entry.submitted, self.epoch);
+        self.held[index] = Some(Held { entry, sequence: key.sequence, level, due_slot });
         self.levels[level].push(Reverse(key));
         insert_by_submission(&mut self.ages[0], key);
     }
@@ -165,6 +173,34 @@ impl<C: Content> GroupQueue<C> {
             Some(Err(payload)) => removed.withdrawn.push(payload),
             None => {}
         }
+    }
+
+    /// Publishes what a batch costs, and adds what is queued to `ahead`; gives back the device time of all that waits,
+    /// in nanoseconds.
+    pub(crate) fn publish(&self, now: Instant, forecast: &Forecast, ahead: &mut Ahead) -> u64 {
+        let Some(valid_until) = self.service_time.fresh_until() else { return 0 };
+        let full = self.id.full_rows();
+        let nanos = |cost: Duration| cost.as_nanos() as u64;
+        let mean_full = nanos(self.mean(full));
+        let bounds = Bounds {
+            fixed: nanos(self.service_time.bound(0, now)),
+            full: nanos(self.service_time.bound(full, now)),
+            mean_full,
+        };
+        forecast.publish_group(self.id, bounds, valid_until);
+        self.due_rows.add_to(ahead, self.nanos(1));
+        self.nanos(self.rows)
+    }
+
+    /// The device time of so many rows in full batches, in nanoseconds.
+    pub(crate) fn nanos(&self, rows: usize) -> u64 {
+        let full = self.id.full_rows();
+        (self.mean(full).as_secs_f64() * 1e9 * rows as f64 / full as f64) as u64
+    }
+
+    /// What a batch of `rows` is expected to take; nothing if that is not known.
+    pub(crate) fn mean(&self, rows: usize) -> Duration {
+        self.service_time.predict(rows).unwrap_or_default()
     }
 
     /// What the policy must know; none if nothing waits.
@@ -315,6 +351,7 @@ impl<C: Content> GroupQueue<C> {
         self.len -= 1;
         self.rows -= held.entry.rows;
         self.level_rows[held.level] -= held.entry.rows;
+        self.due_rows.remove(held.entry.priority, held.entry.rows, held.due_slot);
         Some((held.entry, held.level))
     }
 

@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod admission;
 mod answer;
 mod arrivals;
 mod batch;
@@ -9,11 +10,13 @@ mod core;
 mod delivery;
 mod entry;
 mod error;
+mod forecast;
 mod gate;
 mod group;
 mod group_queue;
 mod handoff;
 mod intake;
+mod offered;
 mod order;
 mod outcome;
 mod policy;
@@ -26,6 +29,8 @@ mod service_time;
 mod slot;
 pub mod step;
 mod sync;
+mod table;
+mod tenant;
 mod ticket;
 mod worker;
 
@@ -38,5 +43,6 @@ pub use outcome::{BatchInfo, Outcome, Timings};
 pub use priority::{Priority, UnknownPriority};
 pub use request::Request;
 pub use scheduler::Scheduler;
+pub use tenant::TenantId;
 pub use ticket::Ticket;
 pub use worker::Worker;

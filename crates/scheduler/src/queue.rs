@@ -2,10 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use crate::GroupId;
 use crate::entry::{Content, Entry, Item, Removed};
+use crate::forecast::{Ahead, Forecast, Outlook};
 use crate::group_queue::GroupQueue;
+use crate::offered::Offered;
 use crate::policy::{Circumstances, Decision, Waiting, decide};
+use crate::{GroupId, Priority};
 
 #[cfg(all(test, not(loom)))]
 mod oracle;
@@ -16,6 +18,12 @@ const SLACK: usize = 64;
 /// What waits, by group.
 pub(crate) struct Queue<C> {
     aging_interval: Duration,
+    epoch: Instant,
+    /// When each worker's batch should be done.
+    busy_until: Vec<Instant>,
+    offered: Offered,
+    /// How many requests with a deadline came, by lane.
+    with_deadline: [u64; Priority::COUNT],
     /// By the group's number; made when its first request comes.
     groups: Vec<Option<GroupQueue<C>>>,
     /// The numbers of the groups in which something waits.
@@ -34,8 +42,17 @@ pub(crate) struct Observation {
 }
 
 impl<C: Content> Queue<C> {
-    pub(crate) const fn new(aging_interval: Duration) -> Self {
-        Self { aging_interval, groups: Vec::new(), occupied: Vec::new(), waiting: Vec::new() }
+    pub(crate) fn new(aging_interval: Duration, workers: usize, epoch: Instant) -> Self {
+        Self {
+            aging_interval,
+            epoch,
+            busy_until: vec![epoch; workers],
+            offered: Offered::new(epoch),
+            with_deadline: [0; Priority::COUNT],
+            groups: Vec::new(),
+            occupied: Vec::new(),
+            waiting: Vec::new(),
+        }
     }
 
     pub(crate) fn learn(&mut self, seen: Observation) {
@@ -44,12 +61,15 @@ impl<C: Content> Queue<C> {
 
     pub(crate) fn insert(&mut self, entry: Entry<C>) {
         let index = entry.group.index();
+        self.with_deadline[entry.priority.lane()] += u64::from(entry.deadline.is_some());
         let group = self.group(entry.group);
         let was_empty = group.len() == 0;
+        let (lane, nanos) = (entry.priority, group.nanos(entry.rows));
         group.insert(entry);
         if was_empty {
             self.occupied.push(index);
         }
+        self.offered.add(lane, nanos);
     }
 
     /// Ages, refuses what is hopeless, and decides. `live` is how many requests are known not to be withdrawn.
@@ -95,6 +115,43 @@ impl<C: Content> Queue<C> {
         self.group(group).take(now, batch, removed);
     }
 
+    /// Takes note that a worker executes a batch of `rows` from now on.
+    pub(crate) fn occupy(&mut self, worker: usize, group: GroupId, rows: usize, now: Instant) {
+        self.busy_until[worker] = now + self.group(group).mean(rows);
+    }
+
+    /// Takes note that a worker executes nothing.
+    pub(crate) fn vacate(&mut self, worker: usize) {
+        self.busy_until[worker] = self.epoch;
+    }
+
+    /// When each worker's batch should be done.
+    pub(crate) fn busy_until(&self) -> &[Instant] {
+        &self.busy_until
+    }
+
+    /// Tells submitters what lies ahead of them.
+    pub(crate) fn publish(&mut self, now: Instant, forecast: &Forecast) {
+        if self.with_deadline == [0; Priority::COUNT] {
+            return;
+        }
+        self.offered.update(now, self.busy_until.len());
+        let mut ahead = Ahead::new();
+        let (mut nanos, mut len) = (0, 0);
+        for group in self.occupied.iter().filter_map(|&index| self.groups[index].as_ref()) {
+            nanos += group.publish(now, forecast, &mut ahead);
+            len += group.len() as u64;
+        }
+        forecast.publish(&Outlook {
+            now,
+            free_at: self.busy_until.iter().copied().min().unwrap_or(now),
+            ahead,
+            stretch: self.offered.stretch(),
+            per_request: nanos.checked_div(len),
+            counted: self.with_deadline,
+        });
+    }
+
     /// How many requests are in order, the withdrawn that have not been noticed yet included.
     pub(crate) fn len(&self) -> usize {
         self.occupied.iter().filter_map(|&index| self.groups[index].as_ref()).map(GroupQueue::len).sum()
@@ -111,6 +168,6 @@ impl<C: Content> Queue<C> {
         if self.groups.len() <= index {
             self.groups.resize_with(index + 1, || None);
         }
-        self.groups[index].get_or_insert_with(|| GroupQueue::new(id, self.aging_interval))
+        self.groups[index].get_or_insert_with(|| GroupQueue::new(id, self.aging_interval, self.epoch))
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::num::NonZeroUsize;
 use std::time::Instant;
 
-use crate::{GroupId, Handoff, Priority};
+use crate::{GroupId, Handoff, Priority, TenantId};
 
 /// A piece of work, with what the scheduler needs to know about it.
 ///
@@ -29,6 +29,7 @@ pub struct Request<T> {
     pub(crate) priority: Priority,
     pub(crate) deadline: Option<Instant>,
     pub(crate) rows: NonZeroUsize,
+    pub(crate) tenant: Option<TenantId>,
     pub(crate) handoff: Option<Handoff>,
 }
 
@@ -36,7 +37,15 @@ impl<T> Request<T> {
     /// A request of one row and normal priority, without a deadline.
     #[must_use]
     pub const fn new(group: GroupId, payload: T) -> Self {
-        Self { payload, group, priority: Priority::Normal, deadline: None, rows: NonZeroUsize::MIN, handoff: None }
+        Self {
+            payload,
+            group,
+            priority: Priority::Normal,
+            deadline: None,
+            rows: NonZeroUsize::MIN,
+            tenant: None,
+            handoff: None,
+        }
     }
 
     /// Sets the lane; [`Priority::Normal`] unless told.
@@ -59,6 +68,14 @@ impl<T> Request<T> {
     #[must_use]
     pub fn rows(mut self, rows: NonZeroUsize) -> Self {
         self.rows = rows;
+        self
+    }
+
+    /// Sets on whose behalf the request comes: it counts against the tenant's quota, and tenants share a lane fairly.
+    /// All requests without one share as one tenant does, without a quota.
+    #[must_use]
+    pub fn tenant(mut self, tenant: TenantId) -> Self {
+        self.tenant = Some(tenant);
         self
     }
 

@@ -1,17 +1,16 @@
 //! The submitting side.
 
 use std::fmt;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Instant;
 
 use crate::core::Core;
 use crate::entry::{Entry, Queued, Ticketed};
-use crate::gate::Refusal;
 use crate::intake::Intake;
 use crate::queue::{Observation, Queue};
 use crate::ring::Ring;
 use crate::sync::{Arc, AtomicU32, AtomicUsize, Mutex, Ordering, Parker, yield_now};
-use crate::{Config, GroupConfig, GroupId, Priority, Request, SubmitError, Ticket, Worker};
+use crate::{Config, GroupConfig, GroupId, Priority, Request, SubmitError, TenantId, Ticket, Worker};
 
 /// How often a push into a ring full of withdrawn requests is tried again, before the request is refused.
 const PUSH_ATTEMPTS: usize = 64;
@@ -41,6 +40,8 @@ pub(crate) struct Shared<T, R> {
     pub(crate) workers: AtomicUsize,
     /// The number of the next group.
     groups: AtomicU32,
+    /// The number of the next tenant.
+    tenants: AtomicU32,
 }
 
 impl<T, R> Scheduler<T, R> {
@@ -79,14 +80,17 @@ impl<T, R> Scheduler<T, R> {
         let (observations, observed) = Ring::with_capacity(workers.get().saturating_mul(4));
         let rings = std::array::from_fn(|lane| Arc::clone(&lanes[lane].0));
         let consumers = lanes.map(|(_, consumer)| consumer);
+        let core = Core::new(config.lane_capacity, unparkers);
+        let queue = Queue::new(config.aging_interval, workers.get(), core.admission.forecast.epoch());
         let shared = Arc::new(Shared {
-            core: Arc::new(Core::new(config.lane_capacity, unparkers)),
+            core: Arc::new(core),
             config,
             rings,
             observations,
-            intake: Mutex::new(Intake::new(consumers, capacity, observed, Queue::new(config.aging_interval))),
+            intake: Mutex::new(Intake::new(consumers, capacity, observed, queue)),
             workers: AtomicUsize::new(workers.get()),
             groups: AtomicU32::new(0),
+            tenants: AtomicU32::new(0),
         });
         let workers = parkers
             .into_iter()
@@ -111,6 +115,39 @@ impl<T, R> Scheduler<T, R> {
         GroupId::new(index, config)
     }
 
+    /// Adds a tenant, of whose requests at most `quota` may be queued at a time, in all lanes together.
+    ///
+    /// Tenants share a lane fairly whatever their quotas; a quota keeps one from filling it. A tenant lives as long as
+    /// the scheduler.
+    ///
+    /// # Panics
+    ///
+    /// After `u32::MAX` tenants.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::num::{NonZeroU32, NonZeroUsize};
+    /// use volley_scheduler::{Config, GroupConfig, Request, Scheduler};
+    ///
+    /// let one = NonZeroUsize::MIN;
+    /// let (scheduler, _workers) = Scheduler::<_, ()>::new(Config::default(), one);
+    /// let group = scheduler.add_group(GroupConfig::up_to(one));
+    /// let tenant = scheduler.add_tenant(NonZeroU32::MIN);
+    ///
+    /// let ticket = scheduler.submit(Request::new(group, "one").tenant(tenant)).expect("within the quota");
+    /// let error = scheduler.submit(Request::new(group, "two").tenant(tenant)).expect_err("beyond it");
+    /// assert!(error.is_quota_exceeded());
+    /// drop(ticket);
+    /// assert!(scheduler.submit(Request::new(group, "two").tenant(tenant)).is_ok());
+    /// ```
+    #[must_use]
+    pub fn add_tenant(&self, quota: NonZeroU32) -> TenantId {
+        let index = self.handle.0.tenants.fetch_add(1, Ordering::Relaxed);
+        assert!(index < u32::MAX, "a scheduler has fewer than {} tenants", u32::MAX);
+        TenantId::new(index, quota)
+    }
+
     /// Accepts a request, or refuses it at once.
     ///
     /// Takes no lock and allocates nothing but the ticket. Wakes at most one worker, and none while one is awake that
@@ -120,27 +157,21 @@ impl<T, R> Scheduler<T, R> {
     /// # Errors
     ///
     /// [`SubmitError::Full`] if the lane holds [`Config::lane_capacity`] requests, [`SubmitError::TooLarge`] if the
-    /// request alone exceeds its group's batch, [`SubmitError::DeadlinePassed`] if it is late already, and
-    /// [`SubmitError::Closed`] after [`close`](Self::close) or when no worker is left. All give the request back.
+    /// request alone exceeds its group's batch, [`SubmitError::DeadlinePassed`] if it is late already,
+    /// [`SubmitError::DeadlineUnmeetable`] if it would be by the time it could be done,
+    /// [`SubmitError::QuotaExceeded`] if its tenant has as many queued as it may, and [`SubmitError::Closed`] after [`close`](Self::close) or when no worker is left. All give the request back.
     pub fn submit(&self, request: Request<T>) -> Result<Ticket<R>, SubmitError<T>> {
         let shared = &*self.handle.0;
         let (group, rows, lane, deadline) = (request.group, request.rows.get(), request.priority, request.deadline);
-        if rows > group.max_rows() {
-            return Err(SubmitError::TooLarge(request));
-        }
         let now = Instant::now();
-        if deadline.is_some_and(|deadline| deadline <= now) {
-            return Err(SubmitError::DeadlinePassed(request));
-        }
-        match shared.core.gate.enter(lane) {
-            Ok(()) => {}
-            Err(Refusal::Full) => return Err(SubmitError::Full(request)),
-            Err(Refusal::Closed) => return Err(SubmitError::Closed(request)),
-        }
+        let request = shared.core.admission.enter(now, request)?;
         let (caller, entry) = Entry::ticketed(request, now, &shared.core);
         let ticket = Ticket::new(caller);
         if let Err(entry) = shared.push(lane, entry) {
             return Err(SubmitError::Full(entry.into_request()));
+        }
+        if deadline.is_some() {
+            shared.core.admission.forecast.count_in(lane);
         }
         if !shared.core.control.announce(lane, group, rows, deadline) {
             shared.abandon();
@@ -156,7 +187,7 @@ impl<T, R> Scheduler<T, R> {
     /// How many requests each lane holds that no batch has taken, [`Priority::Critical`] first.
     #[must_use]
     pub fn depth(&self) -> [usize; Priority::COUNT] {
-        self.handle.0.core.gate.depth()
+        self.handle.0.core.admission.gate.depth()
     }
 }
 

@@ -99,6 +99,11 @@ impl ServiceTime {
         Duration::from_secs_f64(self.seconds(rows as f64) * (DEVIATIONS * self.noise.sqrt()).exp())
     }
 
+    /// Until when [`bound`](Self::bound) holds; none before the first observation.
+    pub(crate) fn fresh_until(&self) -> Option<Instant> {
+        self.last.map(|last| last + STALE_AFTER)
+    }
+
     /// The part of the cost that a batch pays once.
     pub(crate) fn fixed(&self) -> Option<Duration> {
         self.predict(0)

@@ -16,7 +16,7 @@
 //!
 //! let millis = Duration::from_millis;
 //! let start = Instant::now();
-//! let mut stepper = Stepper::new(Config::default(), NonZeroUsize::MIN);
+//! let mut stepper = Stepper::new(Config::default(), NonZeroUsize::MIN, start);
 //! let group = stepper.add_group(GroupConfig::up_to(NonZeroUsize::new(8).expect("positive")));
 //!
 //! stepper.submit(start, Request::new(group, "first")).expect("there is room");
@@ -38,24 +38,25 @@
 
 use std::convert::Infallible;
 use std::fmt;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::{Duration, Instant};
 
+use crate::admission::Admission;
 use crate::entry::{Content, Entry, Item, Removed};
-use crate::gate::{Gate, Refusal};
 use crate::policy::{Circumstances, Decision};
 use crate::queue::{Observation, Queue};
-use crate::{Config, GroupConfig, GroupId, Priority, Request, SubmitError};
+use crate::{Config, GroupConfig, GroupId, Priority, Request, SubmitError, TenantId};
 
 /// Admission, order and decisions of a [`Scheduler`](crate::Scheduler), one step at a time.
 ///
 /// Times must not run backwards from one call to the next.
 pub struct Stepper<T> {
     config: Config,
-    gate: Gate,
+    admission: Admission,
     queue: Queue<Bare<T>>,
     removed: Removed<Bare<T>>,
     groups: u32,
+    tenants: u32,
 }
 
 /// What to do next.
@@ -128,16 +129,18 @@ impl<T> From<Item<T>> for Member<T> {
 }
 
 impl<T> Stepper<T> {
-    /// Nothing waits and nothing was learned yet; `workers` is how many batches may be executed at a time.
+    /// Nothing waits and nothing was learned yet; `workers` is how many batches may be executed at a time. No other
+    /// time that it is told may be before `start`.
     #[must_use]
-    pub fn new(config: Config, workers: NonZeroUsize) -> Self {
-        let _ = workers;
+    pub fn new(config: Config, workers: NonZeroUsize, start: Instant) -> Self {
+        let workers = workers.get();
         Self {
             config,
-            gate: Gate::new(config.lane_capacity),
-            queue: Queue::new(config.aging_interval),
+            admission: Admission::new(config.lane_capacity, workers, start),
+            queue: Queue::new(config.aging_interval, workers, start),
             removed: Removed::new(),
             groups: 0,
+            tenants: 0,
         }
     }
 
@@ -153,22 +156,27 @@ impl<T> Stepper<T> {
         id
     }
 
+    /// Adds a tenant, as [`Scheduler::add_tenant`](crate::Scheduler::add_tenant) does.
+    ///
+    /// # Panics
+    ///
+    /// After `u32::MAX` tenants.
+    #[must_use]
+    pub fn add_tenant(&mut self, quota: NonZeroU32) -> TenantId {
+        let id = TenantId::new(self.tenants, quota);
+        self.tenants = self.tenants.checked_add(1).expect("a stepper has fewer than 2^32 tenants");
+        id
+    }
+
     /// Accepts a request, or refuses it at once.
     ///
     /// # Errors
     ///
     /// As [`Scheduler::submit`](crate::Scheduler::submit), except that a stepper is never closed.
     pub fn submit(&mut self, now: Instant, request: Request<T>) -> Result<(), SubmitError<T>> {
-        if request.rows.get() > request.group.max_rows() {
-            return Err(SubmitError::TooLarge(request));
-        }
-        if request.deadline.is_some_and(|deadline| deadline <= now) {
-            return Err(SubmitError::DeadlinePassed(request));
-        }
-        match self.gate.enter(request.priority) {
-            Ok(()) => {}
-            Err(Refusal::Full) => return Err(SubmitError::Full(request)),
-            Err(Refusal::Closed) => return Err(SubmitError::Closed(request)),
+        let request = self.admission.enter(now, request)?;
+        if request.deadline.is_some() {
+            self.admission.forecast.count_in(request.priority);
         }
         self.queue.insert(Entry::new(request, now, |payload, _| Bare(payload)));
         Ok(())
@@ -182,18 +190,21 @@ impl<T> Stepper<T> {
         let circumstances = Circumstances::new(&self.config, idle > 1, false);
         let before = self.removed.hopeless.len();
         let live = self.queue.len();
+        self.free_workers(idle);
         let decision = self.queue.plan(now, &circumstances, live, &mut self.removed);
         let mut items = Vec::new();
         if let Decision::Close(group) = decision
             && idle > 0
         {
             self.queue.take(group, now, &mut items, &mut self.removed);
+            let freest = (0..self.queue.busy_until().len()).min_by_key(|&worker| self.queue.busy_until()[worker]);
+            let rows = items.iter().map(|item| item.rows).sum();
+            self.queue.occupy(freest.unwrap_or_default(), group, rows, now);
         }
-        for item in &self.removed.hopeless[before..] {
-            let _ = self.gate.leave(item.lane, 1);
-        }
-        for item in &items {
-            let _ = self.gate.leave(item.lane, 1);
+        self.queue.publish(now, &self.admission.forecast);
+        for item in self.removed.hopeless[before..].iter().chain(&items) {
+            // A stepper is never closed, so nobody waits for its lanes to empty.
+            let _ = self.admission.leave(item.lane, item.tenant);
         }
         match decision {
             _ if idle == 0 => self.queue.next_hopeless(now).map_or(Step::Idle, Step::Wait),
@@ -204,6 +215,13 @@ impl<T> Stepper<T> {
             Decision::Wait(terms) => Step::Wait(terms.until),
             Decision::Idle => Step::Idle,
         }
+    }
+
+    /// Those are idle that were to be done first.
+    fn free_workers(&mut self, idle: usize) {
+        let mut workers: Vec<_> = (0..self.queue.busy_until().len()).collect();
+        workers.sort_by_key(|&worker| self.queue.busy_until()[worker]);
+        workers.into_iter().take(idle).for_each(|worker| self.queue.vacate(worker));
     }
 
     /// The requests that were refused since they were last asked for: their deadlines can no longer be met.
@@ -219,7 +237,7 @@ impl<T> Stepper<T> {
     /// How many requests each lane holds that no batch has taken, [`Priority::Critical`] first.
     #[must_use]
     pub fn depth(&self) -> [usize; Priority::COUNT] {
-        self.gate.depth()
+        self.admission.gate.depth()
     }
 }
 

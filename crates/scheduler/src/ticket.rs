@@ -115,7 +115,7 @@ impl<R> Ticket<R> {
 
     fn give_place_back(&self) {
         let place = self.caller.context();
-        place.core.release(place.priority, 1);
+        place.core.release(place.priority, place.tenant);
     }
 }
 

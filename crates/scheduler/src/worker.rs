@@ -94,18 +94,21 @@ impl<T, R> Worker<T, R> {
         loop {
             let now = Instant::now();
             let arrivals = core.control.take_arrivals();
-            let draining = core.gate.is_closed();
+            let draining = core.admission.gate.is_closed();
             let circumstances = Circumstances::new(&self.shared.config, core.control.has_followers(), draining);
-            let live = core.gate.depth().iter().sum();
+            let live = core.admission.gate.depth().iter().sum();
             let decision = {
                 let mut intake = self.shared.intake.lock();
                 intake.drain(arrivals);
                 let queue = &mut intake.queue;
+                queue.vacate(self.number);
                 let decision = queue.plan(now, &circumstances, live, removed);
                 if let Decision::Close(group) = decision {
                     queue.take(group, now, &mut items, removed);
                     leadership.work_remains = queue.len() > 0;
+                    queue.occupy(self.number, group, items.iter().map(|item| item.rows).sum(), now);
                 }
+                queue.publish(now, &core.admission.forecast);
                 decision
             };
             self.release(&items);
@@ -115,7 +118,7 @@ impl<T, R> Worker<T, R> {
                 Decision::Close(_) if items.is_empty() => {}
                 Decision::Close(group) => return Lead::Batch { group, items, formed: now },
                 Decision::Wait(terms) => self.wait(terms),
-                Decision::Idle if core.gate.is_drained() => {
+                Decision::Idle if core.admission.gate.is_drained() => {
                     core.control.end();
                     return Lead::Drained;
                 }
@@ -141,9 +144,10 @@ impl<T, R> Worker<T, R> {
         let mut taken = [0; Priority::COUNT];
         for item in items {
             taken[item.lane.lane()] += 1;
+            self.shared.core.admission.leave_tenant(item.tenant);
         }
         for (lane, n) in Priority::ALL.into_iter().zip(taken) {
-            self.shared.core.release(lane, n);
+            self.shared.core.release_lane(lane, n);
         }
     }
 

@@ -91,10 +91,11 @@ struct World {
 impl World {
     fn new() -> Self {
         let capacity = NonZeroUsize::new(1 << 20).expect("positive");
+        let now = Instant::now();
         Self {
-            now: Instant::now(),
+            now,
             core: Arc::new(Core::new(capacity, Box::new([]))),
-            queue: Queue::new(AGING),
+            queue: Queue::new(AGING, 1, now),
             known: Vec::new(),
             next: 0,
             learned: [ServiceTime::default(); 3],
@@ -109,7 +110,7 @@ impl World {
     fn submit(&mut self, lane: usize, group: usize, rows: usize, due_in: Option<Duration>) {
         let (id, priority) = (self.next, Priority::ALL[lane]);
         self.next += 1;
-        assert_eq!(self.core.gate.enter(priority), Ok(()));
+        assert_eq!(self.core.admission.gate.enter(priority), Ok(()));
         let rows_of = NonZeroUsize::new(rows).expect("positive");
         let mut request = Request::new(Self::group(group), id).priority(priority).rows(rows_of);
         let deadline = due_in.map(|due_in| self.now + due_in);
@@ -206,7 +207,7 @@ impl World {
         let config = Config { policy: Policy::Eager, ..Config::default() };
         let mut removed = Removed::new();
         let mut batch = Vec::new();
-        let live = self.core.gate.depth().iter().sum();
+        let live = self.core.admission.gate.depth().iter().sum();
         prop_assert_eq!(live, self.known.len());
         let decision = self.queue.plan(self.now, &Circumstances::new(&config, false, false), live, &mut removed);
         if let Decision::Close(group) = decision {
@@ -221,7 +222,7 @@ impl World {
         let taken: Vec<_> = batch.iter().map(|item| item.content.payload).collect();
         prop_assert_eq!(&taken, &self.batch());
         for item in removed.hopeless.iter().chain(&batch) {
-            self.core.release(item.lane, 1);
+            self.core.release(item.lane, item.tenant);
         }
         for item in &batch {
             let level =

@@ -1,0 +1,242 @@
+//! What a submitter can know of the wait ahead of it, without a lock.
+//!
+//! The leader publishes, each time it has looked at the queue, how much device time is queued before each lane and
+//! deadline; submitters read that, and count themselves in until the leader looks again. Every atomic is a number of
+//! its own and publishes no other memory, hence `Relaxed` throughout: a submitter that reads half of one forecast
+//! and half of the next gets a prediction between the two.
+
+use std::time::{Duration, Instant};
+
+use crossbeam::utils::CachePadded;
+
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
+use crate::table::Table;
+use crate::{GroupId, Priority};
+
+/// How finely deadlines are told apart.
+const SLOT: Duration = Duration::from_millis(16);
+/// How many slots there are; what is due later than that shares one more.
+const SLOTS: usize = 64;
+
+/// Rows by submitted lane, and by when they are due.
+///
+/// A slot is found by the deadline alone, modulo the number of slots: what is queued is due within about `SLOTS` slots
+/// from now, for what is overdue leaves the queue and what is due later is counted apart.
+#[derive(Debug)]
+pub(crate) struct DueRows {
+    rows: [[u32; SLOTS + 1]; Priority::COUNT],
+    total: usize,
+}
+
+/// Where a request was counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct DueSlot(Option<u8>);
+
+impl DueRows {
+    pub(crate) const fn new() -> Self {
+        Self { rows: [[0; SLOTS + 1]; Priority::COUNT], total: 0 }
+    }
+
+    pub(crate) fn add(
+        &mut self,
+        lane: Priority,
+        rows: usize,
+        deadline: Option<Instant>,
+        submitted: Instant,
+        epoch: Instant,
+    ) -> DueSlot {
+        let Some(deadline) = deadline else { return DueSlot(None) };
+        let (first, slot) = (slot_of(submitted, epoch), slot_of(deadline, epoch));
+        let index = if slot < first + SLOTS as u64 { (slot % SLOTS as u64) as usize } else { SLOTS };
+        self.rows[lane.lane()][index] += rows as u32;
+        self.total += rows;
+        DueSlot(Some(index as u8))
+    }
+
+    pub(crate) fn remove(&mut self, lane: Priority, rows: usize, slot: DueSlot) {
+        if let Some(index) = slot.0 {
+            self.rows[lane.lane()][usize::from(index)] -= rows as u32;
+            self.total -= rows;
+        }
+    }
+
+    /// Adds this to `ahead`, at `nanos` of device time a row.
+    pub(crate) fn add_to(&self, ahead: &mut Ahead, nanos: u64) {
+        if self.total == 0 {
+            return;
+        }
+        for (lane, rows) in self.rows.iter().enumerate() {
+            for (slot, &rows) in rows.iter().enumerate() {
+                ahead.nanos[lane][slot] += u64::from(rows) * nanos;
+            }
+        }
+    }
+}
+
+fn slot_of(time: Instant, epoch: Instant) -> u64 {
+    (time.saturating_duration_since(epoch).as_nanos() / SLOT.as_nanos()) as u64
+}
+
+/// Device time that is queued, by lane and slot: a forecast in the making.
+#[derive(Debug)]
+pub(crate) struct Ahead {
+    nanos: [[u64; SLOTS + 1]; Priority::COUNT],
+}
+
+impl Ahead {
+    pub(crate) const fn new() -> Self {
+        Self { nanos: [[0; SLOTS + 1]; Priority::COUNT] }
+    }
+}
+
+/// What a batch of a group costs at most, in nanoseconds: without rows, and full.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Bounds {
+    pub(crate) fixed: u64,
+    pub(crate) full: u64,
+    /// What a full batch costs on average.
+    pub(crate) mean_full: u64,
+}
+
+#[derive(Default)]
+struct PublishedBounds {
+    fixed: AtomicU64,
+    full: AtomicU64,
+    mean_full: AtomicU64,
+    /// In nanoseconds since the epoch.
+    valid_until: AtomicU64,
+}
+
+/// What the leader publishes and submitters read.
+pub(crate) struct Forecast {
+    epoch: Instant,
+    workers: u64,
+    groups: Table<PublishedBounds>,
+    /// The slot of the time at which the leader looked.
+    first: AtomicU64,
+    /// Device time before a lane and slot (counted from `first`), in microseconds: what is due by then in this lane
+    /// and those before it.
+    ahead: [[AtomicU32; SLOTS + 1]; Priority::COUNT],
+    /// By how much a wait in each lane grows because the lanes before it go on arriving, in hundredths.
+    stretch: [AtomicU32; Priority::COUNT],
+    /// When the first worker will be free, in nanoseconds since the epoch.
+    free_at: AtomicU64,
+    /// The device time of a typical request, in nanoseconds.
+    per_request: AtomicU64,
+    /// Requests with a deadline that were submitted, by submitters; and of these how many the leader has counted above.
+    submitted: [CachePadded<AtomicU64>; Priority::COUNT],
+    counted: [AtomicU64; Priority::COUNT],
+}
+
+/// What the leader knows besides the groups' bounds.
+#[derive(Debug)]
+pub(crate) struct Outlook {
+    pub(crate) now: Instant,
+    pub(crate) free_at: Instant,
+    pub(crate) ahead: Ahead,
+    pub(crate) stretch: [f64; Priority::COUNT],
+    pub(crate) per_request: Option<u64>,
+    pub(crate) counted: [u64; Priority::COUNT],
+}
+
+impl Forecast {
+    pub(crate) fn new(epoch: Instant, workers: usize) -> Self {
+        Self {
+            epoch,
+            workers: workers as u64,
+            groups: Table::new(),
+            first: AtomicU64::new(0),
+            ahead: std::array::from_fn(|_| std::array::from_fn(|_| AtomicU32::new(0))),
+            stretch: std::array::from_fn(|_| AtomicU32::new(100)),
+            free_at: AtomicU64::new(0),
+            per_request: AtomicU64::new(0),
+            submitted: std::array::from_fn(|_| CachePadded::new(AtomicU64::new(0))),
+            counted: std::array::from_fn(|_| AtomicU64::new(0)),
+        }
+    }
+
+    pub(crate) const fn epoch(&self) -> Instant {
+        self.epoch
+    }
+
+    /// A submitter has pushed a request with a deadline.
+    pub(crate) fn count_in(&self, lane: Priority) {
+        self.submitted[lane.lane()].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The predicted wait of a request that could not be done by its deadline; none if it can, or if too little is
+    /// known to say.
+    pub(crate) fn hopeless_wait(
+        &self,
+        now: Instant,
+        lane: Priority,
+        group: GroupId,
+        rows: usize,
+        deadline: Instant,
+    ) -> Option<Duration> {
+        let cost = self.groups.get(group.number());
+        let ticks = self.ticks(now);
+        if ticks > cost.valid_until.load(Ordering::Relaxed) {
+            return None;
+        }
+        let slot = slot_of(deadline, self.epoch).saturating_sub(self.first.load(Ordering::Relaxed));
+        let slot = (slot as usize).min(SLOTS);
+        let queued = u64::from(self.ahead[lane.lane()][slot].load(Ordering::Relaxed)) * 1_000;
+        let newer: u64 = (0..=lane.lane())
+            .map(|lane| {
+                let submitted = self.submitted[lane].load(Ordering::Relaxed);
+                submitted.saturating_sub(self.counted[lane].load(Ordering::Relaxed))
+            })
+            .sum();
+        let ahead = queued + newer * self.per_request.load(Ordering::Relaxed);
+        let busy = self.free_at.load(Ordering::Relaxed).saturating_sub(ticks);
+        let stretch = u64::from(self.stretch[lane.lane()].load(Ordering::Relaxed));
+        let wait = busy + ahead * stretch / 100 / self.workers;
+
+        let (fixed, full) = (cost.fixed.load(Ordering::Relaxed), cost.full.load(Ordering::Relaxed));
+        let full_rows = group.full_rows() as u64;
+        let per_row = (cost.mean_full.load(Ordering::Relaxed) / full_rows).max(1);
+        // The batch it must bear, as the queue will judge it.
+        let company = (ahead / per_row).saturating_sub(full_rows).min(full_rows).max(rows as u64);
+        let own = fixed + full.saturating_sub(fixed) * company / full_rows;
+        let wait = Duration::from_nanos(wait);
+        (now + wait + Duration::from_nanos(own) > deadline).then_some(wait)
+    }
+
+    pub(crate) fn publish_group(&self, group: GroupId, bounds: Bounds, valid_until: Instant) {
+        let cost = self.groups.get(group.number());
+        cost.fixed.store(bounds.fixed, Ordering::Relaxed);
+        cost.full.store(bounds.full, Ordering::Relaxed);
+        cost.mean_full.store(bounds.mean_full, Ordering::Relaxed);
+        cost.valid_until.store(self.ticks(valid_until), Ordering::Relaxed);
+    }
+
+    pub(crate) fn publish(&self, outlook: &Outlook) {
+        let first = slot_of(outlook.now, self.epoch);
+        self.first.store(first, Ordering::Relaxed);
+        self.free_at.store(self.ticks(outlook.free_at), Ordering::Relaxed);
+        let mut before = [0; SLOTS + 1];
+        for (lane, published) in self.ahead.iter().enumerate() {
+            let mut sum = 0;
+            for (i, published) in published.iter().enumerate() {
+                let slot = if i == SLOTS { SLOTS } else { ((first + i as u64) % SLOTS as u64) as usize };
+                sum += outlook.ahead.nanos[lane][slot];
+                before[i] += sum;
+                published.store(u32::try_from(before[i] / 1_000).unwrap_or(u32::MAX), Ordering::Relaxed);
+            }
+        }
+        for (published, stretch) in self.stretch.iter().zip(outlook.stretch) {
+            published.store((stretch * 100.0) as u32, Ordering::Relaxed);
+        }
+        if let Some(per_request) = outlook.per_request {
+            self.per_request.store(per_request, Ordering::Relaxed);
+        }
+        for (published, &counted) in self.counted.iter().zip(&outlook.counted) {
+            published.store(counted, Ordering::Relaxed);
+        }
+    }
+
+    fn ticks(&self, time: Instant) -> u64 {
+        u64::try_from(time.saturating_duration_since(self.epoch).as_nanos()).unwrap_or(u64::MAX)
+    }
+}
