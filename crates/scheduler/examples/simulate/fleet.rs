@@ -1,15 +1,16 @@
 //! Replicas: one scheduler and one device each, a balancer before them and an autoscaler above.
 
 use std::collections::VecDeque;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use rand::RngExt;
 use rand::rngs::Xoshiro256PlusPlus;
 use volley_scheduler::step::Stepper;
-use volley_scheduler::{Config, GroupConfig, GroupId};
+use volley_scheduler::{Config, GroupConfig, GroupId, Request, TenantId};
 
+use crate::arrivals::Arrival;
 use crate::device::Device;
 
 /// How the fleet grows and shrinks.
@@ -39,10 +40,22 @@ impl Scaling {
     }
 }
 
+/// What every replica is like, and how many there are.
+#[derive(Debug, Clone)]
+pub(crate) struct Setting {
+    pub(crate) config: Config,
+    pub(crate) device: Device,
+    /// How many requests each tenant may have queued on one replica.
+    pub(crate) quota: NonZeroU32,
+    pub(crate) scaling: Scaling,
+}
+
 /// One replica.
 pub(crate) struct Replica {
     pub(crate) stepper: Stepper<usize>,
     pub(crate) group: GroupId,
+    /// By the tenant's number.
+    pub(crate) tenants: Vec<TenantId>,
     /// Whether its device executes nothing.
     pub(crate) idle: bool,
     /// When its scheduler asked to be asked again.
@@ -53,9 +66,8 @@ pub(crate) struct Replica {
 
 pub(crate) struct Fleet {
     pub(crate) replicas: Vec<Replica>,
-    config: Config,
-    device: Device,
-    scaling: Scaling,
+    setting: Setting,
+    start: Instant,
     /// Requests that came since the autoscaler last looked.
     offered: u64,
     /// What each look found to be needed, with its time.
@@ -64,9 +76,9 @@ pub(crate) struct Fleet {
 
 impl Fleet {
     /// A fleet of the least size.
-    pub(crate) fn new(config: Config, device: Device, scaling: Scaling) -> Self {
-        let least = *scaling.replicas.start();
-        let mut fleet = Self { replicas: Vec::new(), config, device, scaling, offered: 0, needed: VecDeque::new() };
+    pub(crate) fn new(setting: Setting, start: Instant) -> Self {
+        let least = *setting.scaling.replicas.start();
+        let mut fleet = Self { replicas: Vec::new(), setting, start, offered: 0, needed: VecDeque::new() };
         for _ in 0..least {
             fleet.add(Duration::ZERO);
         }
@@ -74,10 +86,12 @@ impl Fleet {
     }
 
     fn add(&mut self, serves_from: Duration) {
-        let mut stepper = Stepper::new(self.config, NonZeroUsize::MIN);
-        let max_batch = NonZeroUsize::new(self.device.max_batch).expect("a batch holds a row");
+        let Setting { config, device, .. } = self.setting;
+        let mut stepper = Stepper::new(config, NonZeroUsize::MIN, self.start + serves_from);
+        let max_batch = NonZeroUsize::new(device.max_batch).expect("a batch holds a row");
         let group = stepper.add_group(GroupConfig::up_to(max_batch));
-        self.replicas.push(Replica { stepper, group, idle: true, asked_for: None, serves_from: Some(serves_from) });
+        let serves_from = Some(serves_from);
+        self.replicas.push(Replica { stepper, group, tenants: Vec::new(), idle: true, asked_for: None, serves_from });
     }
 
     /// The replica that the next request goes to: of two random ones the one with the shorter queue (Mitzenmacher,
@@ -100,8 +114,8 @@ impl Fleet {
 
     /// The autoscaler looks; returns when it looks next.
     pub(crate) fn scale(&mut self, now: Duration) -> Duration {
-        let Scaling { replicas, target, interval, start_up, hold } = self.scaling.clone();
-        let load = self.offered as f64 / interval.as_secs_f64() / self.device.ceiling();
+        let Scaling { replicas, target, interval, start_up, hold } = self.setting.scaling.clone();
+        let load = self.offered as f64 / interval.as_secs_f64() / self.setting.device.ceiling();
         self.offered = 0;
         let needed = ((load / target).ceil() as usize).clamp(*replicas.start(), *replicas.end());
         self.needed.push_back((now, needed));
@@ -117,5 +131,24 @@ impl Fleet {
             replica.serves_from = None;
         }
         now + interval
+    }
+}
+
+impl Replica {
+    /// A request of the arrival's, under `number`.
+    pub(crate) fn request(
+        &mut self,
+        arrival: &Arrival,
+        number: usize,
+        start: Instant,
+        quota: NonZeroU32,
+    ) -> Request<usize> {
+        while self.tenants.len() <= arrival.tenant {
+            self.tenants.push(self.stepper.add_tenant(quota));
+        }
+        Request::new(self.group, number)
+            .priority(arrival.lane)
+            .tenant(self.tenants[arrival.tenant])
+            .deadline(start + arrival.at + arrival.deadline)
     }
 }

@@ -20,6 +20,7 @@ mod tally;
 
 use std::error::Error;
 use std::io::{Write as _, stdout};
+use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -28,7 +29,7 @@ use volley_scheduler::{Config, Policy, Priority};
 
 use crate::arrivals::{Arrival, Shape, Traffic, read_trace};
 use crate::device::Device;
-use crate::fleet::Scaling;
+use crate::fleet::{Scaling, Setting};
 use crate::plot::Plot;
 use crate::simulation::{History, simulate};
 use crate::tally::{Table, goodput};
@@ -41,6 +42,7 @@ usage: simulate overload [--seconds N] [--seed N]
   --period SECONDS                of the bursts or the day (60)
   --rate N                        mean requests per second, all tenants together (2000)
   --tenants N                     how many tenants share it (1)
+  --quota N                       how many requests each tenant may have queued on a replica (4096)
   --lanes A,B,C,D                 the lanes' shares, critical first (0.1,0.2,0.6,0.1)
   --deadline MS                   from each arrival (100)
   --trace FILE                    replays `seconds,lane,tenant,deadline_ms` lines instead of all the above
@@ -61,6 +63,7 @@ struct Options {
     replicas: RangeInclusive<usize>,
     config: Config,
     device: Device,
+    quota: NonZeroU32,
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -81,8 +84,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 fn run(options: Options) -> Result<String, Box<dyn Error>> {
-    let Options { mut traffic, rate, tenants, trace, seed, replicas, config, device, .. } = options;
-    let scaling = Scaling { replicas, ..Scaling::fixed(1) };
+    let Options { mut traffic, rate, tenants, trace, seed, replicas, config, device, quota, .. } = options;
+    let setting = Setting { config, device, quota, scaling: Scaling { replicas, ..Scaling::fixed(1) } };
     let mut duration = traffic.duration;
     let arrivals: Box<dyn Iterator<Item = Arrival>> = match trace {
         Some(path) => {
@@ -95,7 +98,7 @@ fn run(options: Options) -> Result<String, Box<dyn Error>> {
             Box::new(traffic.arrivals(seed))
         }
     };
-    let history = simulate(config, device, scaling, arrivals, seed);
+    let history = simulate(setting, arrivals, seed);
     Ok(report(&history, &device, duration))
 }
 
@@ -130,6 +133,7 @@ fn options(mut arguments: impl Iterator<Item = String>) -> Result<Options, Box<d
         replicas: 1..=1,
         config: Config::default(),
         device: overload::DEVICE,
+        quota: overload::QUOTA,
     };
     while let Some(name) = arguments.next() {
         let value = arguments.next().ok_or_else(|| format!("{name} needs a value\n{USAGE}"))?;
@@ -140,6 +144,7 @@ fn options(mut arguments: impl Iterator<Item = String>) -> Result<Options, Box<d
             "--period" => options.period = Duration::try_from_secs_f64(number()?)?,
             "--rate" => options.rate = number()?,
             "--tenants" => options.tenants = value.parse()?,
+            "--quota" => options.quota = value.parse()?,
             "--lanes" => options.traffic.lanes = lanes(&value)?,
             "--deadline" => options.traffic.deadline = millis()?,
             "--trace" => options.trace = Some(value.into()),

@@ -1,13 +1,14 @@
 //! The figures that the scheduler answers for under overload, and the test that holds them.
 
 use std::fmt::Write as _;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use volley_scheduler::{Config, Priority};
 
 use crate::arrivals::{Shape, Traffic};
 use crate::device::Device;
-use crate::fleet::Scaling;
+use crate::fleet::{Scaling, Setting};
 use crate::plot::Plot;
 use crate::simulation::{End, History, simulate};
 use crate::tally::{Table, Tally, goodput};
@@ -19,6 +20,8 @@ const DEADLINE: Duration = Duration::from_millis(100);
 /// One tenant among these goes to so many times its share.
 const TENANTS: usize = 10;
 const GREED: f64 = 100.0;
+/// As much as a lane holds: that the neighbours keep their share is not the quota's doing.
+pub(crate) const QUOTA: NonZeroU32 = NonZeroU32::new(4_096).expect("not zero");
 /// The load of all tenants together while each keeps to its share, over what the device can do.
 const SHARED_LOAD: f64 = 0.7;
 
@@ -100,7 +103,8 @@ fn neighbour_p99(greed: f64, duration: Duration, seed: u64) -> Duration {
 
 fn run(tenants: Vec<f64>, duration: Duration, seed: u64) -> History {
     let traffic = Traffic { shape: Shape::Steady, tenants, lanes: LANES, deadline: DEADLINE, duration };
-    simulate(Config::default(), DEVICE, Scaling::fixed(1), traffic.arrivals(seed), seed)
+    let setting = Setting { config: Config::default(), device: DEVICE, quota: QUOTA, scaling: Scaling::fixed(1) };
+    simulate(setting, traffic.arrivals(seed), seed)
 }
 
 impl Figures {

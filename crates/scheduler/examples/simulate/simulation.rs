@@ -3,16 +3,17 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
 use rand::SeedableRng;
 use rand::rngs::Xoshiro256PlusPlus;
+use volley_scheduler::Priority;
 use volley_scheduler::step::Step;
-use volley_scheduler::{Config, Priority, Request};
 
 use crate::arrivals::Arrival;
 use crate::device::Device;
-use crate::fleet::{Fleet, Scaling};
+use crate::fleet::{Fleet, Setting};
 
 /// How a request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +59,7 @@ enum Event {
 struct Simulation {
     fleet: Fleet,
     device: Device,
+    quota: NonZeroU32,
     start: Instant,
     events: BinaryHeap<Reverse<(Duration, u64, Event)>>,
     sequence: u64,
@@ -67,18 +69,14 @@ struct Simulation {
 }
 
 /// Runs `arrivals` through a fleet. The same seed and arrivals give the same history.
-pub(crate) fn simulate(
-    config: Config,
-    device: Device,
-    scaling: Scaling,
-    arrivals: impl Iterator<Item = Arrival>,
-    seed: u64,
-) -> History {
+pub(crate) fn simulate(setting: Setting, arrivals: impl Iterator<Item = Arrival>, seed: u64) -> History {
     let mut routing = Xoshiro256PlusPlus::seed_from_u64(seed.wrapping_add(1));
+    let start = Instant::now();
     let mut simulation = Simulation {
-        fleet: Fleet::new(config, device, scaling),
-        device,
-        start: Instant::now(),
+        device: setting.device,
+        quota: setting.quota,
+        fleet: Fleet::new(setting, start),
+        start,
         events: BinaryHeap::new(),
         sequence: 0,
         noise: Xoshiro256PlusPlus::seed_from_u64(seed.wrapping_add(2)),
@@ -151,10 +149,9 @@ impl Simulation {
     fn submit(&mut self, replica: usize, arrival: Arrival) {
         let number = self.history.records.len();
         self.history.records.push(Record { arrival, end: End::Refused, told: arrival.at });
-        let now = self.start + arrival.at;
         let target = &mut self.fleet.replicas[replica];
-        let request = Request::new(target.group, number).priority(arrival.lane).deadline(now + arrival.deadline);
-        if target.stepper.submit(now, request).is_ok() {
+        let request = target.request(&arrival, number, self.start, self.quota);
+        if target.stepper.submit(self.start + arrival.at, request).is_ok() {
             self.ask(replica, arrival.at);
         }
     }
