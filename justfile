@@ -29,7 +29,7 @@ check:
     cargo clippy --locked --workspace --all-targets -- --deny warnings
     RUSTDOCFLAGS="--deny warnings" cargo doc --locked --workspace --no-deps --quiet
 
-# Run a benchmark: path, sla, accuracy, scheduler, overload or soak-scheduler
+# Run a benchmark: path, sla, accuracy, scheduler, leadership, overload or soak-scheduler
 bench name *args:
     @just _bench-{{name}} {{args}}
 
@@ -51,6 +51,11 @@ _bench-accuracy *args:
 _bench-scheduler *args:
     cargo build --release --locked -p volley-examples --example scheduler
     {{target}}/release/examples/scheduler {{args}}
+
+# The scheduler's workers, which take turns leading, against a plain dispatcher thread
+_bench-leadership *args:
+    cargo build --release --locked -p volley-examples --example leadership
+    {{target}}/release/examples/leadership {{args}}
 
 # The scheduler's own code at 1.5 times the load it can serve, in virtual time
 _bench-overload *args:

@@ -23,6 +23,9 @@ const TICK: Duration = Duration::from_micros(500);
 /// How many of its latest requests a producer keeps: by the time it drops a ticket, it was answered.
 const KEPT: usize = 64;
 
+/// A producer that lags this far behind was stopped from outside, with all the rest: the schedule moves on with it.
+const STANDSTILL: Duration = Duration::from_millis(50);
+
 /// The 99th percentiles of one round, in microseconds.
 pub(crate) struct Round {
     /// The harness's own: a push into a bare queue at the busy pace.
@@ -95,6 +98,9 @@ fn paced<T>(pace: u32, duration: Duration, submit: impl Fn(u64) -> T + Sync) -> 
                 kept.drain(..kept.len().saturating_sub(KEPT));
                 thread::sleep((due - before).max(TICK));
                 continue;
+            }
+            if before > due + STANDSTILL {
+                due = before;
             }
             let ticket = submit(taken.len() as u64);
             taken.push(u64::try_from(before.elapsed().as_nanos()).unwrap_or(u64::MAX));
