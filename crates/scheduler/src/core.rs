@@ -14,9 +14,9 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    pub(crate) fn new(lane_capacity: NonZeroUsize, unparkers: Box<[Unparker]>) -> Self {
+    /// `unparkers` are the workers' and, last, the timekeeper's.
+    pub(crate) fn new(lane_capacity: NonZeroUsize, workers: usize, unparkers: Box<[Unparker]>) -> Self {
         let epoch = Instant::now();
-        let workers = unparkers.len().max(1);
         Self { admission: Admission::new(lane_capacity, workers, epoch), control: Control::new(unparkers, epoch) }
     }
 

@@ -198,6 +198,11 @@ impl<C: Content> GroupQueue<C> {
         (self.mean(full).as_secs_f64() * 1e9 * rows as f64 / full as f64) as u64
     }
 
+    /// What the largest batch costs at most.
+    pub(crate) fn largest_bound(&self, now: Instant) -> Duration {
+        self.service_time.bound(self.id.max_rows(), now)
+    }
+
     /// What a batch of `rows` is expected to take; nothing if that is not known.
     pub(crate) fn mean(&self, rows: usize) -> Duration {
         self.service_time.predict(rows).unwrap_or_default()

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::control::Watch;
 use crate::entry::{Content, Entry, Item, Removed};
 use crate::forecast::{Ahead, Forecast, Outlook};
 use crate::group_queue::GroupQueue;
@@ -72,7 +73,7 @@ impl<C: Content> Queue<C> {
         self.offered.add(lane, nanos);
     }
 
-    /// Ages, refuses what is hopeless, and decides. `live` is how many requests are known not to be withdrawn.
+    /// [Tends](Self::tend), and decides.
     pub(crate) fn plan(
         &mut self,
         now: Instant,
@@ -80,28 +81,40 @@ impl<C: Content> Queue<C> {
         live: usize,
         removed: &mut Removed<C>,
     ) -> Decision {
-        let crowded = self.len() > 2 * live + SLACK;
+        self.tend(now, live, removed);
         self.waiting.clear();
         let (groups, waiting) = (&mut self.groups, &mut self.waiting);
-        self.occupied.retain(|&index| {
-            let summary = groups[index].as_mut().and_then(|group| {
-                if crowded {
-                    group.sweep(removed);
-                }
-                group.age(now);
-                group.refuse(now, removed);
-                group.summary(now)
-            });
-            waiting.extend(summary);
-            summary.is_some()
-        });
+        waiting.extend(self.occupied.iter().filter_map(|&index| groups[index].as_mut()?.summary(now)));
         decide(now, &self.waiting, circumstances)
+    }
+
+    /// Ages, and takes out what is hopeless. `live` is how many requests are known not to be withdrawn.
+    pub(crate) fn tend(&mut self, now: Instant, live: usize, removed: &mut Removed<C>) {
+        let crowded = self.len() > 2 * live + SLACK;
+        let groups = &mut self.groups;
+        self.occupied.retain(|&index| {
+            let Some(group) = groups[index].as_mut() else { return false };
+            if crowded {
+                group.sweep(removed);
+            }
+            group.age(now);
+            group.refuse(now, removed);
+            group.len() > 0
+        });
     }
 
     /// When, at the latest, something that waits will have become hopeless if nobody takes it; none without deadlines.
     pub(crate) fn next_hopeless(&mut self, now: Instant) -> Option<Instant> {
         let (groups, occupied) = (&mut self.groups, &self.occupied);
         occupied.iter().filter_map(|&index| groups[index].as_mut()?.next_hopeless(now)).min()
+    }
+
+    /// What to watch for while every worker executes. What comes meanwhile is unknown, so where deadlines are in use
+    /// and none waits, it is soon looked at.
+    pub(crate) fn watch(&mut self, now: Instant) -> Watch {
+        let until = self.next_hopeless(now);
+        let costliest = self.groups.iter().flatten().map(|group| group.largest_bound(now)).max();
+        Watch { until, due_before: until.map(|until| until + costliest.unwrap_or_default()) }
     }
 
     /// Takes the group's next batch.

@@ -10,7 +10,7 @@ use crate::intake::Intake;
 use crate::queue::{Observation, Queue};
 use crate::ring::Ring;
 use crate::sync::{Arc, AtomicU32, AtomicUsize, Mutex, Ordering, Parker, yield_now};
-use crate::{Config, GroupConfig, GroupId, Priority, Request, SubmitError, TenantId, Ticket, Worker};
+use crate::{Config, GroupConfig, GroupId, Priority, Request, SubmitError, TenantId, Ticket, Timekeeper, Worker};
 
 /// How often a push into a ring full of withdrawn requests is tried again, before the request is refused.
 const PUSH_ATTEMPTS: usize = 64;
@@ -38,6 +38,8 @@ pub(crate) struct Shared<T, R> {
     pub(crate) intake: Mutex<Intake<Ticketed<T, R>>>,
     /// Workers that run or may yet run. Counted down by each worker's drop; the last one settles what is left.
     pub(crate) workers: AtomicUsize,
+    /// Until somebody asks for the timekeeper.
+    timekeeper: Mutex<Option<Parker>>,
     /// The number of the next group.
     groups: AtomicU32,
     /// The number of the next tenant.
@@ -74,13 +76,14 @@ impl<T, R> Scheduler<T, R> {
     #[must_use]
     pub fn new(config: Config, workers: NonZeroUsize) -> (Self, Vec<Worker<T, R>>) {
         let parkers: Vec<_> = (0..workers.get()).map(|_| Parker::new()).collect();
-        let unparkers = parkers.iter().map(|parker| parker.unparker().clone()).collect();
+        let timekeeper = Parker::new();
+        let unparkers = parkers.iter().chain([&timekeeper]).map(|parker| parker.unparker().clone()).collect();
         let capacity = config.lane_capacity.get();
         let lanes = [(); Priority::COUNT].map(|()| Ring::with_capacity(capacity));
         let (observations, observed) = Ring::with_capacity(workers.get().saturating_mul(4));
         let rings = std::array::from_fn(|lane| Arc::clone(&lanes[lane].0));
         let consumers = lanes.map(|(_, consumer)| consumer);
-        let core = Core::new(config.lane_capacity, unparkers);
+        let core = Core::new(config.lane_capacity, workers.get(), unparkers);
         let queue = Queue::new(config.aging_interval, workers.get(), core.admission.forecast.epoch());
         let shared = Arc::new(Shared {
             core: Arc::new(core),
@@ -89,6 +92,7 @@ impl<T, R> Scheduler<T, R> {
             observations,
             intake: Mutex::new(Intake::new(consumers, capacity, observed, queue)),
             workers: AtomicUsize::new(workers.get()),
+            timekeeper: Mutex::new(Some(timekeeper)),
             groups: AtomicU32::new(0),
             tenants: AtomicU32::new(0),
         });
@@ -99,6 +103,15 @@ impl<T, R> Scheduler<T, R> {
             .collect();
         let handle = Arc::new(Handle(shared));
         (Self { handle }, workers)
+    }
+
+    /// Whoever keeps an eye on deadlines while every worker executes, to be [run](Timekeeper::run) on a thread of its
+    /// own; none if it was asked for before. Without one, a request whose deadline becomes infeasible meanwhile is told
+    /// when the first worker is done.
+    #[must_use]
+    pub fn timekeeper(&self) -> Option<Timekeeper<T, R>> {
+        let parker = self.handle.0.timekeeper.lock().take()?;
+        Some(Timekeeper::new(parker, Arc::clone(&self.handle.0)))
     }
 
     /// Adds a group: requests of different groups never share a batch.

@@ -3,15 +3,16 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use crate::batch::{Batch, settle_one};
-use crate::control::{Control, Role, Terms};
+use crate::batch::Batch;
+use crate::control::{Control, Role, Terms, Watch};
 use crate::delivery::{Delivery, contain};
-use crate::entry::{Claimed, Removed, Taken, Ticketed};
+use crate::dismissal::{dismiss, release};
+use crate::entry::{Removed, Taken, Ticketed};
 use crate::policy::{Circumstances, Decision};
 use crate::queue::Observation;
 use crate::scheduler::Shared;
 use crate::sync::{Arc, Ordering, Parker, yield_now};
-use crate::{Executor, Failure, GroupId, Priority};
+use crate::{Executor, GroupId};
 
 /// A wait shorter than this is spent awake, yielding the core: to sleep and to be woken costs as much, and the timer is
 /// no finer.
@@ -37,11 +38,13 @@ enum Lead<T, R> {
 struct Leadership<'a> {
     control: &'a Control,
     work_remains: bool,
+    watch: Watch,
+    now: Instant,
 }
 
 impl Drop for Leadership<'_> {
     fn drop(&mut self) {
-        self.control.leave(self.work_remains);
+        self.control.leave(self.work_remains, self.watch, self.now);
     }
 }
 
@@ -90,9 +93,11 @@ impl<T, R> Worker<T, R> {
         delivery: &mut Delivery,
     ) -> Lead<T, R> {
         let core = &*self.shared.core;
-        let mut leadership = Leadership { control: &core.control, work_remains: true };
+        let now = Instant::now();
+        let mut leadership = Leadership { control: &core.control, work_remains: true, watch: Watch::ANY, now };
         loop {
             let now = Instant::now();
+            leadership.now = now;
             let arrivals = core.control.take_arrivals();
             let draining = core.admission.gate.is_closed();
             let circumstances = Circumstances::new(&self.shared.config, core.control.has_followers(), draining);
@@ -106,13 +111,14 @@ impl<T, R> Worker<T, R> {
                 if let Decision::Close(group) = decision {
                     queue.take(group, now, &mut items, removed);
                     leadership.work_remains = queue.len() > 0;
+                    leadership.watch = queue.watch(now);
                     queue.occupy(self.number, group, items.iter().map(|item| item.rows).sum(), now);
                 }
                 queue.publish(now, &core.admission.forecast);
                 decision
             };
-            self.release(&items);
-            self.dismiss(removed, now, delivery);
+            release(core, &items);
+            dismiss(core, removed, now, delivery);
             match decision {
                 // Everything may have been withdrawn since the decision.
                 Decision::Close(_) if items.is_empty() => {}
@@ -137,33 +143,6 @@ impl<T, R> Worker<T, R> {
         while !control.has_arrivals() && Instant::now() < terms.until {
             yield_now();
         }
-    }
-
-    /// Gives back the places of requests that were taken.
-    fn release(&self, items: &[Taken<T, R>]) {
-        let mut taken = [0; Priority::COUNT];
-        for item in items {
-            taken[item.lane.lane()] += 1;
-            self.shared.core.admission.leave_tenant(item.tenant);
-        }
-        for (lane, n) in Priority::ALL.into_iter().zip(taken) {
-            self.shared.core.release_lane(lane, n);
-        }
-    }
-
-    /// Tells those whose deadline cannot be met, and lets go of what was withdrawn.
-    fn dismiss(&self, removed: &mut Removed<Ticketed<T, R>>, now: Instant, delivery: &mut Delivery) {
-        self.release(&removed.hopeless);
-        for item in removed.hopeless.drain(..) {
-            let result = Err(Failure::DeadlineExceeded);
-            let Claimed { payload, handoff, owed } = item.content;
-            settle_one(owed, handoff, result, None, now, delivery);
-            contain(|| drop(payload));
-        }
-        for payload in removed.withdrawn.drain(..) {
-            contain(|| drop(payload));
-        }
-        delivery.send();
     }
 
     fn execute(

@@ -240,6 +240,31 @@ fn a_request_that_expires_in_the_queue_is_told_and_not_computed() {
 }
 
 #[test]
+fn a_request_that_expires_while_every_worker_executes_is_told_by_the_timekeeper() {
+    let puppet = puppet(4);
+    let timekeeper = puppet.scheduler.timekeeper().expect("nobody asked for it before");
+    assert!(puppet.scheduler.timekeeper().is_none());
+    let timekeeper = thread::spawn(move || timekeeper.run());
+    let batched = group(&puppet.scheduler, 8);
+    let busy = puppet.occupy();
+    let patient = puppet.submit(Request::new(batched, 2));
+    for millis in [20, 1, 5] {
+        let due = Instant::now() + Duration::from_millis(millis);
+        // The worker executes until it is told to go on, which it is not before this.
+        let late = puppet.submit(Request::new(batched, 1).deadline(due));
+        let outcome = late.wait();
+        assert_eq!(outcome.result, Err(Failure::DeadlineExceeded));
+        assert_eq!(outcome.timings.batch, None);
+    }
+    puppet.act(Act::Answer);
+    assert_eq!(puppet.next_batch(), [2]);
+    puppet.act(Act::Answer);
+    assert!(patient.wait().result.is_ok() && busy.wait().result.is_ok());
+    puppet.end();
+    timekeeper.join().expect("the timekeeper ends with the last worker");
+}
+
+#[test]
 fn a_panic_fails_its_whole_batch_and_the_worker_goes_on() {
     let puppet = puppet(8);
     let batched = group(&puppet.scheduler, 8);

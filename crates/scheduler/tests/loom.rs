@@ -81,6 +81,22 @@ fn withdrawing_races_the_worker_and_closing_still_ends_it() {
 }
 
 #[test]
+fn what_arrives_while_the_timekeeper_hands_over_to_a_worker_is_executed() {
+    explore(|| {
+        let (scheduler, mut workers, group) = tiny(1);
+        let worker = workers.pop().expect("one worker");
+        let timekeeper = scheduler.timekeeper().expect("nobody asked for it before");
+        let timekeeper = thread::spawn(move || timekeeper.run());
+        let worker = thread::spawn(move || run(worker));
+        let ticket = scheduler.submit(Request::new(group, 1)).expect("there is room");
+        assert_eq!(ticket.wait().result, Ok(2));
+        drop(scheduler);
+        worker.join().expect("the worker ends");
+        timekeeper.join().expect("the timekeeper ends");
+    });
+}
+
+#[test]
 fn two_workers_share_the_work_and_both_end() {
     explore(|| {
         let (scheduler, workers, group) = tiny(2);

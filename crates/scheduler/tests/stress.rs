@@ -108,6 +108,10 @@ fn stress(policy: Policy, workers: usize, producers: u64, rounds: u64, seed: u64
                 });
             });
         }
+        if workers == 1 {
+            let timekeeper = scheduler.timekeeper().expect("nobody asked for it before");
+            scope.spawn(move || timekeeper.run());
+        }
         for producer in 0..producers {
             let (scheduler, ends) = (scheduler.clone(), &ends);
             let mut dice = Dice(seed.wrapping_mul(producer + 3) | 1);
@@ -127,7 +131,12 @@ fn stress(policy: Policy, workers: usize, producers: u64, rounds: u64, seed: u64
                             ends.accepted.fetch_add(1, Ordering::Relaxed);
                             open.push((ticket, payload + 1));
                         }
-                        Err(SubmitError::Full(_) | SubmitError::DeadlinePassed(_) | SubmitError::Closed(_)) => {
+                        Err(
+                            SubmitError::Full(_)
+                            | SubmitError::DeadlinePassed(_)
+                            | SubmitError::DeadlineUnmeetable(..)
+                            | SubmitError::Closed(_),
+                        ) => {
                             ends.refused.fetch_add(1, Ordering::Relaxed);
                         }
                         Err(other) => panic!("{other}"),

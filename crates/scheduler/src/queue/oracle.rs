@@ -10,7 +10,7 @@ use crate::core::Core;
 use crate::entry::Ticketed;
 use crate::order::Due;
 use crate::service_time::ServiceTime;
-use crate::sync::Arc;
+use crate::sync::{Arc, Parker};
 use crate::{Config, GroupConfig, Policy, Priority, Request, Ticket};
 
 const AGING: Duration = Duration::from_millis(10);
@@ -94,7 +94,7 @@ impl World {
         let now = Instant::now();
         Self {
             now,
-            core: Arc::new(Core::new(capacity, Box::new([]))),
+            core: Arc::new(Core::new(capacity, 1, Box::new([Parker::new().unparker().clone()]))),
             queue: Queue::new(AGING, 1, now),
             known: Vec::new(),
             next: 0,
