@@ -22,9 +22,9 @@ use volley_scheduler::{Batch, Config, Failure, GroupConfig, GroupId, Priority, R
 const WORKERS: usize = 2;
 const PRODUCERS: usize = 2;
 /// Requests a producer keeps under way.
-const WINDOW: usize = 256;
+const WINDOW: usize = 1_024;
 /// Too few for the windows of all producers, so that lanes are full now and then.
-const LANE_CAPACITY: usize = 64;
+const LANE_CAPACITY: usize = 384;
 /// A kept ticket without an outcome for this long is lost.
 const LOST_AFTER: Duration = Duration::from_secs(30);
 const REPORT_EVERY: u64 = 10_000_000;
@@ -185,7 +185,7 @@ fn requests() -> Result<u64, Box<dyn Error>> {
 fn serve(ledger: &Ledger, close_at: Option<u64>) {
     let config = Config { lane_capacity: positive(LANE_CAPACITY), ..Config::default() };
     let (scheduler, workers) = Scheduler::new(config, positive(WORKERS));
-    let groups = [1, 8, 64].map(|rows| scheduler.add_group(GroupConfig::up_to(positive(rows))));
+    let groups = [4, 16, 64].map(|rows| scheduler.add_group(GroupConfig::up_to(positive(rows))));
     let seed = close_at.unwrap_or(ledger.requests);
     let given_back = std::mem::take(&mut *ledger.given_back.lock().expect("no holder panics"));
     thread::scope(|scope| {
@@ -193,6 +193,8 @@ fn serve(ledger: &Ledger, close_at: Option<u64>) {
             let mut dice = Dice(seed + worker.number() as u64 + 1);
             scope.spawn(move || worker.run(|batch: &mut Batch<u64, u64>| execute(ledger, batch, &mut dice)));
         }
+        let timekeeper = scheduler.timekeeper().expect("nobody asked for it before");
+        scope.spawn(move || timekeeper.run());
         for number in 0..PRODUCERS {
             let dice = Dice((seed ^ (number as u64 + 1) << 40) | 1);
             let open = Vec::with_capacity(WINDOW);

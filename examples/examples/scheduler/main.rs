@@ -25,16 +25,18 @@ use serde_json::{Value, json};
 use volley_examples::{Spread, keep_report};
 
 use crate::instructions::Operation;
-use crate::rivals::{BatchedFn, MutexHeap, TokioMpsc, Volley};
+use crate::rivals::{BatchedFn, MutexHeap, TokioMpsc, TokioWaiting, Volley};
 use crate::window::{WINDOW, requests_per_second};
 
+/// More producers than cores: most of the time goes into switching between them. The headline is one producer and one
+/// worker, a core each.
+const CROWD: usize = 16;
 /// The numbers that cross the bare queue in a round.
 const BARE: u64 = 2_000_000;
 
 struct Options {
     seconds: f64,
     rounds: usize,
-    producers: usize,
     keep: bool,
 }
 
@@ -44,6 +46,7 @@ struct Throughput {
     bare: Spread,
     volley: Spread,
     tokio: Spread,
+    waiting: Spread,
     batched: Spread,
     heap: Spread,
 }
@@ -61,8 +64,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         unit = costs.unit
     )?;
 
-    let throughput = throughput(&options);
-    describe(&mut report, &options, &throughput)?;
+    let alone = throughput(&options, 1);
+    describe(&mut report, &options, 1, &alone)?;
+    let crowd = throughput(&options, CROWD);
+    describe(&mut report, &options, CROWD, &crowd)?;
 
     let duration = Duration::from_secs_f64(options.seconds);
     let rounds: Vec<_> = (0..options.rounds).map(|_| submit::round(duration)).collect();
@@ -88,10 +93,13 @@ fn main() -> Result<(), Box<dyn Error>> {
         "submit_p99_us": rounded(awake.median(), 2),
         "submit_waking_p99_us": rounded(waking.median(), 2),
         "parked_round_trip_us": rounded(parked.median(), 1),
-        "requests_per_second": rounded(throughput.volley.median(), 0),
-        "over_tokio_mpsc": rounded(throughput.volley.over(&throughput.tokio).median(), 2),
-        "over_batched_fn": rounded(throughput.volley.over(&throughput.batched).median(), 2),
-        "over_mutex_heap": rounded(throughput.volley.over(&throughput.heap).median(), 2),
+        "requests_per_second": rounded(alone.volley.median(), 0),
+        "over_tokio_mpsc": rounded(alone.volley.over(&alone.tokio).median(), 2),
+        "over_batched_fn": rounded(alone.volley.over(&alone.batched).median(), 2),
+        "over_mutex_heap": rounded(alone.volley.over(&alone.heap).median(), 2),
+        "over_waiting_tokio_mpsc": rounded(alone.volley.over(&alone.waiting).median(), 2),
+        "crowd_requests_per_second": rounded(crowd.volley.median(), 0),
+        "crowd_over_tokio_mpsc": rounded(crowd.volley.over(&crowd.tokio).median(), 2),
         "drop_notice_p99_ms": rounded(notice.median(), 2),
     });
     if options.keep {
@@ -103,8 +111,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 /// None if this process only counts operations for another.
 fn options() -> Result<Option<Options>, Box<dyn Error>> {
-    const USAGE: &str = "usage: scheduler [--seconds N] [--rounds N] [--producers N] [--keep]";
-    let mut options = Options { seconds: 1.0, rounds: 7, producers: 1, keep: false };
+    const USAGE: &str = "usage: scheduler [--seconds N] [--rounds N] [--keep]";
+    let mut options = Options { seconds: 1.0, rounds: 7, keep: false };
     let mut arguments = std::env::args().skip(1);
     while let Some(name) = arguments.next() {
         let mut value = || arguments.next().ok_or_else(|| format!("{name} needs a value"));
@@ -116,7 +124,6 @@ fn options() -> Result<Option<Options>, Box<dyn Error>> {
             }
             "--seconds" => options.seconds = value()?.parse()?,
             "--rounds" => options.rounds = value()?.parse()?,
-            "--producers" => options.producers = value()?.parse()?,
             "--keep" => options.keep = true,
             _ => return Err(USAGE.into()),
         }
@@ -124,34 +131,45 @@ fn options() -> Result<Option<Options>, Box<dyn Error>> {
     Ok(Some(options))
 }
 
-fn throughput(options: &Options) -> Throughput {
+fn throughput(options: &Options, producers: usize) -> Throughput {
     let duration = Duration::from_secs_f64(options.seconds);
-    let producers = options.producers;
     let capacity = producers * WINDOW;
     let mut found = Throughput::default();
     for round in 1..=options.rounds {
-        eprintln!("throughput: round {round} of {}", options.rounds);
+        eprintln!("throughput of {producers}: round {round} of {}", options.rounds);
         found.bare.push(rivals::bare_queue(capacity, BARE));
         found.volley.push(requests_per_second(&Volley::start(capacity), producers, duration));
         found.tokio.push(requests_per_second(&TokioMpsc::start(capacity), producers, duration));
+        found.waiting.push(requests_per_second(&TokioWaiting::start(capacity), producers, duration));
         found.batched.push(requests_per_second(&BatchedFn, producers, duration));
         found.heap.push(requests_per_second(&MutexHeap::start(), producers, duration));
     }
     found
 }
 
-fn describe(report: &mut String, options: &Options, found: &Throughput) -> Result<(), std::fmt::Error> {
-    let Throughput { bare, volley, tokio, batched, heap } = found;
+fn describe(
+    report: &mut String,
+    options: &Options,
+    producers: usize,
+    found: &Throughput,
+) -> Result<(), std::fmt::Error> {
+    let Throughput { bare, volley, tokio, waiting, batched, heap } = found;
     writeln!(
         report,
         "\nrequests/s, {} producer(s) with {WINDOW} requests under way each, one worker",
-        options.producers
+        producers
     )?;
     writeln!(report, "median [least .. greatest] of {} rounds of {} s", options.rounds, options.seconds)?;
-    writeln!(report, "  bare queue, no answers       {bare:.0}")?;
-    writeln!(report, "  volley-scheduler             {volley:.0}")?;
-    for (name, rival) in [("tokio mpsc", tokio), ("batched-fn", batched), ("mutex and heap", heap)] {
-        writeln!(report, "  {name:<28} {rival:.0}, volley {:.2} times", volley.over(rival))?;
+    writeln!(report, "  bare queue, no answers           {bare:.0}")?;
+    writeln!(report, "  volley-scheduler                 {volley:.0}")?;
+    let rivals = [
+        ("tokio mpsc, takes what is there", tokio),
+        ("tokio mpsc, waits for more", waiting),
+        ("batched-fn", batched),
+        ("mutex and heap", heap),
+    ];
+    for (name, rival) in rivals {
+        writeln!(report, "  {name:<32} {rival:.0}, volley {:.2} times", volley.over(rival))?;
     }
     Ok(())
 }

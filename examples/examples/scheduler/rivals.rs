@@ -17,11 +17,11 @@ use crate::window::Batcher;
 /// The largest batch of every contestant.
 pub(crate) const MAX_BATCH: usize = 64;
 
-/// This project's scheduler with one worker and its default policy.
+/// This project's scheduler with one worker, its timekeeper and its default policy.
 pub(crate) struct Volley {
     pub(crate) scheduler: Scheduler<u64, u64>,
     pub(crate) group: GroupId,
-    worker: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 /// A ticket's value, without its timings.
@@ -39,8 +39,11 @@ impl Volley {
         let config = Config { lane_capacity: positive(capacity), ..Config::default() };
         let (scheduler, mut workers) = Scheduler::new(config, NonZeroUsize::MIN);
         let group = scheduler.add_group(GroupConfig::up_to(positive(MAX_BATCH)));
-        let worker = workers.pop().map(|worker| thread::spawn(move || worker.run(|batch: &mut _| execute(batch))));
-        Self { scheduler, group, worker }
+        let worker = workers.pop().expect("one worker was asked for");
+        let timekeeper = scheduler.timekeeper().expect("nobody asked for it before");
+        let worker = thread::spawn(move || worker.run(|batch: &mut _| execute(batch)));
+        let threads = vec![worker, thread::spawn(move || timekeeper.run())];
+        Self { scheduler, group, threads }
     }
 
     pub(crate) fn ticket(&self, value: u64) -> Ticket<u64> {
@@ -51,7 +54,7 @@ impl Volley {
 impl Drop for Volley {
     fn drop(&mut self) {
         self.scheduler.close();
-        join(self.worker.take());
+        self.threads.drain(..).for_each(|thread| join(Some(thread)));
     }
 }
 
@@ -118,6 +121,42 @@ impl TokioMpsc {
             });
         });
         Self { sender: Some(sender), batcher: Some(batcher) }
+    }
+}
+
+/// The same channel with the usual loop: the first request starts a clock, the batch goes when it is full or the clock
+/// has run down. Waits as long as the scheduler's default would.
+pub(crate) struct TokioWaiting(TokioMpsc);
+
+impl TokioWaiting {
+    pub(crate) fn start(capacity: usize) -> Self {
+        let max_wait = Config::default().max_wait;
+        let (sender, mut receiver) = mpsc::channel(capacity);
+        let batcher = thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+            runtime.expect("a runtime starts").block_on(async {
+                let mut batch = Vec::with_capacity(MAX_BATCH);
+                while let Some(first) = receiver.recv().await {
+                    batch.push(first);
+                    let end = tokio::time::Instant::now() + max_wait;
+                    while batch.len() < MAX_BATCH
+                        && let Ok(Some(next)) = tokio::time::timeout_at(end, receiver.recv()).await
+                    {
+                        batch.push(next);
+                    }
+                    answer_all(&mut batch);
+                }
+            });
+        });
+        Self(TokioMpsc { sender: Some(sender), batcher: Some(batcher) })
+    }
+}
+
+impl Batcher for TokioWaiting {
+    type Answer = OneShot;
+
+    fn submit(&self, value: u64) -> OneShot {
+        self.0.submit(value)
     }
 }
 
