@@ -8,9 +8,11 @@ use crate::GroupId;
 use crate::arrivals::Arrivals;
 use crate::entry::{Content, Entry, Item, Removed};
 use crate::forecast::{Ahead, Bounds, DueRows, DueSlot, Forecast};
-use crate::order::{Due, Key, LEVELS, OVERDUE, Rank, effective_priority, level};
+use crate::order::{Due, Key, LEVELS, OVERDUE, Rank, SHELVES, Shelf, effective_priority, level};
 use crate::policy::Waiting;
 use crate::service_time::ServiceTime;
+use crate::shares::Shares;
+use crate::turns::{Turns, place};
 
 /// How many keys of departed requests are kept, beside as many as there are of present ones, before they are swept out.
 const SLACK: usize = 64;
@@ -24,8 +26,12 @@ pub(crate) struct GroupQueue<C> {
     aging_interval: Duration,
     held: Vec<Option<Held<C>>>,
     free: Vec<usize>,
-    /// Each level by deadline, then submission. Holds the overdue as well, to find their deadlines.
-    levels: [BinaryHeap<Reverse<Key>>; LEVELS],
+    /// Each shelf by deadline, then submission. Holds the overdue as well, to find their deadlines.
+    shelves: [BinaryHeap<Reverse<Key>>; SHELVES],
+    /// The same by tenant, once there is more than one.
+    shares: Option<Box<Shares>>,
+    /// The tenant of the first request.
+    only_tenant: Option<usize>,
     /// The overdue by submission: the order in which they go.
     overdue: VecDeque<Key>,
     /// By submission, those that have waited at least this many intervals (the last: or more).
@@ -49,6 +55,20 @@ struct Held<C> {
     due_slot: DueSlot,
 }
 
+/// A batch in the making.
+struct Taking {
+    now: Instant,
+    rows: usize,
+    raised_rows: usize,
+    tightest: Due,
+}
+
+impl<C> Held<C> {
+    const fn shelf(&self) -> Shelf {
+        Shelf::of(self.entry.priority, self.level)
+    }
+}
+
 impl<C: Content> GroupQueue<C> {
     pub(crate) fn new(id: GroupId, aging_interval: Duration, epoch: Instant) -> Self {
         Self {
@@ -56,7 +76,9 @@ impl<C: Content> GroupQueue<C> {
             aging_interval,
             held: Vec::new(),
             free: Vec::new(),
-            levels: std::array::from_fn(|_| BinaryHeap::new()),
+            shelves: std::array::from_fn(|_| BinaryHeap::new()),
+            shares: None,
+            only_tenant: None,
             overdue: VecDeque::new(),
             ages: std::array::from_fn(|_| VecDeque::new()),
             len: 0,
@@ -89,11 +111,12 @@ impl<C: Content> GroupQueue<C> {
             self.held.len() - 1
         });
         let key = Key { due: Due::from(entry.deadline), submitted: entry.submitted, sequence: self.sequence, index };
-        let level = level(entry.priority);
+        let (level, tenant) = (level(entry.priority), place(entry.tenant));
+        let shelf = Shelf::of(entry.priority, level);
         self.level_rows[level] += entry.rows;
         let due_slot = self.due_rows.add(entry.priority, entry.rows, entry.deadline, entry.submitted, self.epoch);
         self.held[index] = Some(Held { entry, sequence: key.sequence, level, due_slot });
-        self.levels[level].push(Reverse(key));
+        self.shelve(shelf, tenant, key);
         insert_by_submission(&mut self.ages[0], key);
     }
 
@@ -122,21 +145,44 @@ impl<C: Content> GroupQueue<C> {
         self.level_rows[held.level] -= held.entry.rows;
         held.level -= 1;
         self.level_rows[held.level] += held.entry.rows;
-        self.levels[held.level].push(Reverse(key));
-        if held.level == OVERDUE {
+        let (shelf, tenant) = (held.shelf(), place(held.entry.tenant));
+        self.shelve(shelf, tenant, key);
+        if shelf == Shelf::OVERDUE {
             insert_by_submission(&mut self.overdue, key);
         }
+    }
+
+    fn shelve(&mut self, shelf: Shelf, tenant: usize, key: Key) {
+        self.shelves[shelf.index()].push(Reverse(key));
+        match &mut self.shares {
+            Some(shares) => shares.push(shelf, tenant, key),
+            None if *self.only_tenant.get_or_insert(tenant) == tenant => {}
+            None => self.share_out(),
+        }
+    }
+
+    /// Sorts what waits by tenant: there is a second one.
+    fn share_out(&mut self) {
+        let mut shares = Shares::default();
+        for shelf in Shelf::ALL {
+            for &Reverse(key) in &self.shelves[shelf.index()] {
+                if let Some(held) = self.held[key.index].as_ref().filter(|_| self.is_at(key, shelf)) {
+                    shares.push(shelf, place(held.entry.tenant), key);
+                }
+            }
+        }
+        self.shares = Some(Box::new(shares));
     }
 
     /// Takes out what was withdrawn and has come up, and what can no longer be done by its deadline. A request is looked
     /// at when nothing of its level is due before it: what its own size makes hopeless may be noticed that much later.
     pub(crate) fn refuse(&mut self, now: Instant, removed: &mut Removed<C>) {
-        for level in 0..LEVELS {
-            while let Some(key) = self.first_due(level).filter(|&key| self.is_hopeless(key, now)) {
+        for shelf in Shelf::ALL {
+            while let Some(key) = self.first_due(shelf).filter(|&key| self.is_hopeless(key, now)) {
                 self.dismiss(key, removed);
             }
         }
-        while let Some(key) = self.first(OVERDUE).filter(|&key| self.is_hopeless(key, now)) {
+        while let Some(key) = self.first_overdue().filter(|&key| self.is_hopeless(key, now)) {
             self.dismiss(key, removed);
         }
         self.forget_departed();
@@ -144,9 +190,10 @@ impl<C: Content> GroupQueue<C> {
 
     /// When the first of those that are due first in their level becomes hopeless.
     pub(crate) fn next_hopeless(&mut self, now: Instant) -> Option<Instant> {
-        (0..LEVELS)
-            .filter_map(|level| {
-                let key = self.first_due(level)?;
+        Shelf::ALL
+            .into_iter()
+            .filter_map(|shelf| {
+                let key = self.first_due(shelf)?;
                 self.hopeless_at(key, now)
             })
             .min()
@@ -209,10 +256,12 @@ impl<C: Content> GroupQueue<C> {
     }
 
     /// What the policy must know; none if nothing waits.
-    pub(crate) fn summary(&mut self, now: Instant) -> Option<Waiting> {
-        let (level, first) = (0..LEVELS).find_map(|level| Some((level, self.first(level)?)))?;
-        let tightest = (0..LEVELS)
-            .filter_map(|level| match self.first_due(level)?.due {
+    pub(crate) fn summary(&mut self, now: Instant, turns: &Turns) -> Option<Waiting> {
+        let order = if turns.raised_first() { Shelf::RAISED_FIRST } else { Shelf::NATIVE_FIRST };
+        let (place, first) = (0..SHELVES).find_map(|place| Some((place, self.first(order[place], turns)?)))?;
+        let tightest = Shelf::ALL
+            .into_iter()
+            .filter_map(|shelf| match self.first_due(shelf)?.due {
                 Due::By(deadline) => Some(deadline),
                 Due::Never => None,
             })
@@ -222,8 +271,9 @@ impl<C: Content> GroupQueue<C> {
         Some(Waiting {
             group: self.id,
             head: Rank {
-                level,
-                due: if level == OVERDUE { Due::Never } else { first.due },
+                place,
+                round: turns.round(order[place], self.tenant(first)),
+                due: if order[place] == Shelf::OVERDUE { Due::Never } else { first.due },
                 submitted: first.submitted,
             },
             len: self.len,
@@ -238,35 +288,66 @@ impl<C: Content> GroupQueue<C> {
         })
     }
 
-    /// Takes the next batch, in order: as much of each level as fits in the rows that are left and would not make a
-    /// member late that goes with it.
-    pub(crate) fn take(&mut self, now: Instant, batch: &mut Vec<Item<C::Claimed>>, removed: &mut Removed<C>) {
-        let mut rows = 0;
-        let mut tightest = Due::Never;
-        for level in 0..LEVELS {
-            while let Some(key) = self.first(level) {
-                let Some(held) = &self.held[key.index] else { break };
-                let rows_with = rows + held.entry.rows;
-                let tightest_with = tightest.min(Due::from(held.entry.deadline));
-                let too_late = rows > 0 && Due::By(self.finish(now, rows_with)) > tightest_with;
-                // What is heavier than a full batch goes alone.
-                let fits = (rows == 0 || rows_with <= self.id.full_rows()) && !too_late;
-                // What was withdrawn keeps no place from those behind it.
-                if !fits && !held.entry.content.is_withdrawn() {
-                    break;
-                }
-                let Some((entry, level)) = self.vacate(key.index) else { break };
-                match entry.claim(effective_priority(level)) {
-                    Ok(item) => {
-                        rows = rows_with;
-                        tightest = tightest_with;
-                        batch.push(item);
-                    }
-                    Err(payload) => removed.withdrawn.push(payload),
-                }
+    /// Takes the next batch, in order: as much of each shelf as fits in the rows that are left and would not make a
+    /// member late that goes with it. Where the raised go first, they get half of it; then the others, and what is left
+    /// is theirs again.
+    pub(crate) fn take(
+        &mut self,
+        now: Instant,
+        turns: &mut Turns,
+        batch: &mut Vec<Item<C::Claimed>>,
+        removed: &mut Removed<C>,
+    ) {
+        let mut taking = Taking { now, rows: 0, raised_rows: 0, tightest: Due::Never };
+        if turns.raised_first() {
+            for shelf in Shelf::RAISED_FIRST {
+                let raised_limit = self.id.full_rows().div_ceil(2);
+                self.take_from(shelf, raised_limit, &mut taking, turns, batch, removed);
             }
         }
+        for shelf in Shelf::NATIVE_FIRST {
+            self.take_from(shelf, usize::MAX, &mut taking, turns, batch, removed);
+        }
+        turns.settle(taking.rows - taking.raised_rows, taking.raised_rows, self.id.max_rows());
         self.forget_departed();
+    }
+
+    fn take_from(
+        &mut self,
+        shelf: Shelf,
+        raised_limit: usize,
+        taking: &mut Taking,
+        turns: &mut Turns,
+        batch: &mut Vec<Item<C::Claimed>>,
+        removed: &mut Removed<C>,
+    ) {
+        let mut is_first = true;
+        while let Some(key) = self.first(shelf, turns) {
+            let Some(held) = &self.held[key.index] else { break };
+            let (rows, tenant) = (held.entry.rows, place(held.entry.tenant));
+            let rows_with = taking.rows + rows;
+            let tightest_with = taking.tightest.min(Due::from(held.entry.deadline));
+            let too_late = taking.rows > 0 && Due::By(self.finish(taking.now, rows_with)) > tightest_with;
+            let too_raised = shelf.is_raised() && taking.rows > 0 && taking.raised_rows + rows > raised_limit;
+            // What is heavier than a full batch goes alone.
+            let fits = (taking.rows == 0 || rows_with <= self.id.full_rows()) && !too_late && !too_raised;
+            // What was withdrawn keeps no place from those behind it.
+            if !fits && !held.entry.content.is_withdrawn() {
+                break;
+            }
+            let Some((entry, level)) = self.vacate(key.index) else { break };
+            match entry.claim(effective_priority(level)) {
+                Ok(item) => {
+                    turns.serve(shelf, tenant, rows, self.id.full_rows(), is_first);
+                    is_first = false;
+                    taking.rows = rows_with;
+                    taking.raised_rows += if shelf.is_raised() { rows } else { 0 };
+                    taking.tightest = tightest_with;
+                    batch.push(item);
+                }
+                Err(payload) => removed.withdrawn.push(payload),
+            }
+        }
     }
 
     /// Takes out everything that was withdrawn.
@@ -305,11 +386,18 @@ impl<C: Content> GroupQueue<C> {
         rows.max(waiting.saturating_sub(full).min(full))
     }
 
-    /// The first request of a level in the order in which they go.
-    fn first(&mut self, level: usize) -> Option<Key> {
-        if level != OVERDUE {
-            return self.first_due(level);
+    /// The first request of a shelf in the order in which they go.
+    fn first(&mut self, shelf: Shelf, turns: &Turns) -> Option<Key> {
+        if shelf == Shelf::OVERDUE {
+            return self.first_overdue();
         }
+        let Some(mut shares) = self.shares.take() else { return self.first_due(shelf) };
+        let first = shares.first(shelf, turns, |key| self.is_at(key, shelf));
+        self.shares = Some(shares);
+        first
+    }
+
+    fn first_overdue(&mut self) -> Option<Key> {
         while let Some(&key) = self.overdue.front() {
             if self.is_present(key) {
                 return Some(key);
@@ -319,15 +407,19 @@ impl<C: Content> GroupQueue<C> {
         None
     }
 
-    /// The request of a level that is due first.
-    fn first_due(&mut self, level: usize) -> Option<Key> {
-        while let Some(&Reverse(key)) = self.levels[level].peek() {
-            if self.is_at(key, level) {
+    /// The request of a shelf that is due first.
+    fn first_due(&mut self, shelf: Shelf) -> Option<Key> {
+        while let Some(&Reverse(key)) = self.shelves[shelf.index()].peek() {
+            if self.is_at(key, shelf) {
                 return Some(key);
             }
-            self.levels[level].pop();
+            self.shelves[shelf.index()].pop();
         }
         None
+    }
+
+    fn tenant(&self, key: Key) -> usize {
+        self.held[key.index].as_ref().map_or(0, |held| place(held.entry.tenant))
     }
 
     fn oldest(&mut self) -> Option<Instant> {
@@ -346,8 +438,8 @@ impl<C: Content> GroupQueue<C> {
         self.held[key.index].as_ref().is_some_and(|held| held.sequence == key.sequence)
     }
 
-    fn is_at(&self, key: Key, level: usize) -> bool {
-        self.held[key.index].as_ref().is_some_and(|held| held.sequence == key.sequence && held.level == level)
+    fn is_at(&self, key: Key, shelf: Shelf) -> bool {
+        self.held[key.index].as_ref().is_some_and(|held| held.sequence == key.sequence && held.shelf() == shelf)
     }
 
     fn vacate(&mut self, index: usize) -> Option<(Entry<C>, usize)> {
@@ -363,17 +455,20 @@ impl<C: Content> GroupQueue<C> {
     /// Keeps the keys of departed requests from outgrowing those of present ones.
     fn forget_departed(&mut self) {
         let keys = self.overdue.len()
-            + self.levels.iter().map(BinaryHeap::len).sum::<usize>()
+            + self.shelves.iter().map(BinaryHeap::len).sum::<usize>()
             + self.ages.iter().map(VecDeque::len).sum::<usize>();
         // A present request has two keys, three once it is overdue.
         if keys <= 6 * self.len + SLACK {
             return;
         }
-        let mut levels = std::mem::take(&mut self.levels);
-        for (level, keys) in levels.iter_mut().enumerate() {
-            keys.retain(|&Reverse(key)| self.is_at(key, level));
+        let mut shelves = std::mem::take(&mut self.shelves);
+        for (keys, shelf) in shelves.iter_mut().zip(Shelf::ALL) {
+            keys.retain(|&Reverse(key)| self.is_at(key, shelf));
         }
-        self.levels = levels;
+        self.shelves = shelves;
+        if self.shares.is_some() {
+            self.share_out();
+        }
         let mut ages = std::mem::take(&mut self.ages);
         let mut overdue = std::mem::take(&mut self.overdue);
         for keys in ages.iter_mut().chain([&mut overdue]) {

@@ -27,6 +27,7 @@ mod request;
 mod ring;
 mod scheduler;
 mod service_time;
+mod shares;
 mod slot;
 pub mod step;
 mod sync;
@@ -34,6 +35,7 @@ mod table;
 mod tenant;
 mod ticket;
 mod timekeeper;
+mod turns;
 mod worker;
 
 pub use batch::{Batch, Executor};

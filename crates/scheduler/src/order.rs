@@ -25,6 +25,41 @@ pub(crate) const fn effective_priority(level: usize) -> Priority {
     }
 }
 
+/// How many shelves there are.
+pub(crate) const SHELVES: usize = 2 * Priority::COUNT;
+
+/// Where requests wait that are alike in effective priority and in how they came by it: by their lane, or by waiting.
+/// The first four hold the raised, by level; the others the rest, by lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Shelf(usize);
+
+impl Shelf {
+    pub(crate) const OVERDUE: Self = Self(0);
+
+    pub(crate) const ALL: [Self; SHELVES] = [Self(0), Self(1), Self(2), Self(3), Self(4), Self(5), Self(6), Self(7)];
+
+    /// The order in which shelves are served where the raised go first: by level, and on each level the raised.
+    pub(crate) const RAISED_FIRST: [Self; SHELVES] =
+        [Self(0), Self(1), Self(4), Self(2), Self(5), Self(3), Self(6), Self(7)];
+
+    /// The order in which they are served where the others go first.
+    pub(crate) const NATIVE_FIRST: [Self; SHELVES] =
+        [Self(4), Self(5), Self(6), Self(7), Self(0), Self(1), Self(2), Self(3)];
+
+    /// Where a request of this lane waits that has reached this level.
+    pub(crate) const fn of(lane: Priority, level: usize) -> Self {
+        if level < self::level(lane) { Self(level) } else { Self(Priority::COUNT + lane.lane()) }
+    }
+
+    pub(crate) const fn index(self) -> usize {
+        self.0
+    }
+
+    pub(crate) const fn is_raised(self) -> bool {
+        self.0 < Priority::COUNT
+    }
+}
+
 /// A request's place among those of its level, and where to find it in its group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Key {
@@ -49,10 +84,13 @@ impl From<Option<Instant>> for Due {
     }
 }
 
-/// What decides between the first requests of two groups: effective priority, deadline, submission.
+/// What decides between the first requests of two groups: when their shelf is served, their tenants' turns, deadline,
+/// submission.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Rank {
-    pub(crate) level: usize,
+    /// The shelf's place in the order of service.
+    pub(crate) place: usize,
+    pub(crate) round: u64,
     pub(crate) due: Due,
     pub(crate) submitted: Instant,
 }

@@ -138,7 +138,7 @@ mod tests {
     fn waiting(now: Instant, len: usize) -> Waiting {
         Waiting {
             group: group(0),
-            head: Rank { level: 3, due: Due::Never, submitted: now },
+            head: Rank { place: 3, round: 0, due: Due::Never, submitted: now },
             len,
             rows: len,
             oldest: now,
@@ -244,7 +244,7 @@ mod tests {
         let now = Instant::now();
         let ready = |index, level| Waiting {
             group: group(index),
-            head: Rank { level, due: Due::Never, submitted: now },
+            head: Rank { place: level, round: 0, due: Due::Never, submitted: now },
             ..waiting(now, 32)
         };
         let urgent_but_not_ready = Waiting { rows: 1, ..ready(2, 1) };

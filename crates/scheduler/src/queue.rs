@@ -8,6 +8,7 @@ use crate::forecast::{Ahead, Forecast, Outlook};
 use crate::group_queue::GroupQueue;
 use crate::offered::Offered;
 use crate::policy::{Circumstances, Decision, Waiting, decide};
+use crate::turns::Turns;
 use crate::{GroupId, Priority};
 
 #[cfg(all(test, not(loom)))]
@@ -22,6 +23,7 @@ pub(crate) struct Queue<C> {
     epoch: Instant,
     /// When each worker's batch should be done.
     busy_until: Vec<Instant>,
+    turns: Turns,
     offered: Offered,
     /// How many requests with a deadline came, by lane.
     with_deadline: [u64; Priority::COUNT],
@@ -48,6 +50,7 @@ impl<C: Content> Queue<C> {
             aging_interval,
             epoch,
             busy_until: vec![epoch; workers],
+            turns: Turns::default(),
             offered: Offered::new(epoch),
             with_deadline: [0; Priority::COUNT],
             groups: Vec::new(),
@@ -83,8 +86,8 @@ impl<C: Content> Queue<C> {
     ) -> Decision {
         self.tend(now, live, removed);
         self.waiting.clear();
-        let (groups, waiting) = (&mut self.groups, &mut self.waiting);
-        waiting.extend(self.occupied.iter().filter_map(|&index| groups[index].as_mut()?.summary(now)));
+        let (groups, waiting, turns) = (&mut self.groups, &mut self.waiting, &self.turns);
+        waiting.extend(self.occupied.iter().filter_map(|&index| groups[index].as_mut()?.summary(now, turns)));
         decide(now, &self.waiting, circumstances)
     }
 
@@ -125,7 +128,9 @@ impl<C: Content> Queue<C> {
         batch: &mut Vec<Item<C::Claimed>>,
         removed: &mut Removed<C>,
     ) {
-        self.group(group).take(now, batch, removed);
+        if let Some(Some(queue)) = self.groups.get_mut(group.index()) {
+            queue.take(now, &mut self.turns, batch, removed);
+        }
     }
 
     /// Takes note that a worker executes a batch of `rows` from now on.

@@ -72,9 +72,18 @@ impl Known {
         self.deadline.into()
     }
 
-    fn order(&self, now: Instant) -> (usize, Due, Instant) {
-        let level = self.level(now);
-        (level, if level == 0 { Due::Never } else { self.due() }, self.submitted)
+    fn is_raised(&self, now: Instant) -> bool {
+        self.level(now) < self.lane + 1
+    }
+
+    /// When it goes: by level, and on each level the raised first; or all that was not raised first.
+    fn class(&self, now: Instant, raised_first: bool) -> (bool, usize, bool) {
+        let raised = self.is_raised(now);
+        (raised && !raised_first, self.level(now), !raised)
+    }
+
+    fn order(&self, now: Instant) -> (Due, Instant) {
+        (if self.level(now) == 0 { Due::Never } else { self.due() }, self.submitted)
     }
 }
 
@@ -84,6 +93,8 @@ struct World {
     queue: Queue<Ticketed<usize, ()>>,
     known: Vec<Known>,
     next: usize,
+    /// How many rows went that had not been raised, less those that had, within the largest batch.
+    balance: i64,
     /// What the queue was taught, by itself: its own tests say what it makes of it.
     learned: [ServiceTime; 3],
 }
@@ -98,6 +109,7 @@ impl World {
             queue: Queue::new(AGING, 1, now),
             known: Vec::new(),
             next: 0,
+            balance: 0,
             learned: [ServiceTime::default(); 3],
         }
     }
@@ -181,24 +193,36 @@ impl World {
     }
 
     /// Who goes next, in order.
-    fn batch(&self) -> Vec<usize> {
-        let mut order: Vec<_> = self.known.iter().collect();
-        order.sort_by_key(|known| known.order(self.now));
-        let Some(group) = order.first().map(|first| first.group) else { return Vec::new() };
-        let (mut batch, mut rows, mut tightest) = (Vec::new(), 0, Due::Never);
-        for level in 0..5 {
-            for known in order.iter().filter(|known| known.group == group && known.level(self.now) == level) {
-                let tightest_with = tightest.min(known.due());
-                let late = !batch.is_empty() && Due::By(self.finish(group, rows + known.rows)) > tightest_with;
-                let limit = if batch.is_empty() { MAX_ROWS[group] } else { FULL_ROWS[group] };
-                if rows + known.rows > limit || late {
-                    break;
+    fn batch(&mut self) -> Vec<usize> {
+        let raised_first = self.balance >= 0;
+        let rank = |known: &Known, raised_first| (known.class(self.now, raised_first), known.order(self.now));
+        let Some(first) = self.known.iter().min_by_key(|known| rank(known, raised_first)) else { return Vec::new() };
+        let group = first.group;
+        let (mut batch, mut rows, mut raised_rows, mut tightest) = (Vec::new(), 0, 0, Due::Never);
+        // The raised go first, up to half of the batch; then the others; then the raised again.
+        for pass in if raised_first { vec![true, false] } else { vec![false] } {
+            let mut those: Vec<_> = self.known.iter().filter(|known| known.group == group).collect();
+            those.sort_by_key(|known| rank(known, pass));
+            for those in those.chunk_by(|one, other| one.class(self.now, pass) == other.class(self.now, pass)) {
+                for known in those.iter().filter(|known| !batch.contains(&known.id)).collect::<Vec<_>>() {
+                    let tightest_with = tightest.min(known.due());
+                    let late = !batch.is_empty() && Due::By(self.finish(group, rows + known.rows)) > tightest_with;
+                    let limit = if batch.is_empty() { MAX_ROWS[group] } else { FULL_ROWS[group] };
+                    let is_raised = known.is_raised(self.now);
+                    let half = FULL_ROWS[group].div_ceil(2);
+                    let too_raised = pass && is_raised && !batch.is_empty() && raised_rows + known.rows > half;
+                    if rows + known.rows > limit || late || too_raised {
+                        break;
+                    }
+                    batch.push(known.id);
+                    rows += known.rows;
+                    raised_rows += if is_raised { known.rows } else { 0 };
+                    tightest = tightest_with;
                 }
-                batch.push(known.id);
-                rows += known.rows;
-                tightest = tightest_with;
             }
         }
+        let max_rows = MAX_ROWS[group] as i64;
+        self.balance = (self.balance + rows as i64 - 2 * raised_rows as i64).clamp(-max_rows, max_rows);
         batch
     }
 
