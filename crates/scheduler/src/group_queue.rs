@@ -258,7 +258,11 @@ impl<C: Content> GroupQueue<C> {
     /// What the policy must know; none if nothing waits.
     pub(crate) fn summary(&mut self, now: Instant, turns: &Turns) -> Option<Waiting> {
         let order = if turns.raised_first() { Shelf::RAISED_FIRST } else { Shelf::NATIVE_FIRST };
-        let (place, first) = (0..SHELVES).find_map(|place| Some((place, self.first(order[place], turns)?)))?;
+        let (place, first) = (0..SHELVES).find_map(|place| {
+            let key = self.first(order[place], turns)?;
+            let goes = !order[place].is_raised() || self.is_privileged(key, turns);
+            goes.then_some((place, key))
+        })?;
         let tightest = Shelf::ALL
             .into_iter()
             .filter_map(|shelf| match self.first_due(shelf)?.due {
@@ -272,7 +276,7 @@ impl<C: Content> GroupQueue<C> {
             group: self.id,
             head: Rank {
                 place,
-                round: turns.round(order[place], self.tenant(first)),
+                round: turns.round(self.tenant(first)),
                 due: if order[place] == Shelf::OVERDUE { Due::Never } else { first.due },
                 submitted: first.submitted,
             },
@@ -301,12 +305,12 @@ impl<C: Content> GroupQueue<C> {
         let mut taking = Taking { now, rows: 0, raised_rows: 0, tightest: Due::Never };
         if turns.raised_first() {
             for shelf in Shelf::RAISED_FIRST {
-                let raised_limit = self.id.full_rows().div_ceil(2);
+                let raised_limit = Some(self.id.full_rows().div_ceil(2));
                 self.take_from(shelf, raised_limit, &mut taking, turns, batch, removed);
             }
         }
         for shelf in Shelf::NATIVE_FIRST {
-            self.take_from(shelf, usize::MAX, &mut taking, turns, batch, removed);
+            self.take_from(shelf, None, &mut taking, turns, batch, removed);
         }
         turns.settle(taking.rows - taking.raised_rows, taking.raised_rows, self.id.max_rows());
         self.forget_departed();
@@ -315,7 +319,7 @@ impl<C: Content> GroupQueue<C> {
     fn take_from(
         &mut self,
         shelf: Shelf,
-        raised_limit: usize,
+        raised_limit: Option<usize>,
         taking: &mut Taking,
         turns: &mut Turns,
         batch: &mut Vec<Item<C::Claimed>>,
@@ -323,12 +327,17 @@ impl<C: Content> GroupQueue<C> {
     ) {
         let mut is_first = true;
         while let Some(key) = self.first(shelf, turns) {
+            if raised_limit.is_some() && shelf.is_raised() && !self.is_privileged(key, turns) {
+                break;
+            }
             let Some(held) = &self.held[key.index] else { break };
             let (rows, tenant) = (held.entry.rows, place(held.entry.tenant));
             let rows_with = taking.rows + rows;
             let tightest_with = taking.tightest.min(Due::from(held.entry.deadline));
             let too_late = taking.rows > 0 && Due::By(self.finish(taking.now, rows_with)) > tightest_with;
-            let too_raised = shelf.is_raised() && taking.rows > 0 && taking.raised_rows + rows > raised_limit;
+            let too_raised = shelf.is_raised()
+                && taking.rows > 0
+                && raised_limit.is_some_and(|limit| taking.raised_rows + rows > limit);
             // What is heavier than a full batch goes alone.
             let fits = (taking.rows == 0 || rows_with <= self.id.full_rows()) && !too_late && !too_raised;
             // What was withdrawn keeps no place from those behind it.
@@ -338,7 +347,7 @@ impl<C: Content> GroupQueue<C> {
             let Some((entry, level)) = self.vacate(key.index) else { break };
             match entry.claim(effective_priority(level)) {
                 Ok(item) => {
-                    turns.serve(shelf, tenant, rows, self.id.full_rows(), is_first);
+                    turns.serve(tenant, rows, self.id.full_rows(), is_first);
                     is_first = false;
                     taking.rows = rows_with;
                     taking.raised_rows += if shelf.is_raised() { rows } else { 0 };
@@ -388,13 +397,25 @@ impl<C: Content> GroupQueue<C> {
 
     /// The first request of a shelf in the order in which they go.
     fn first(&mut self, shelf: Shelf, turns: &Turns) -> Option<Key> {
-        if shelf == Shelf::OVERDUE {
-            return self.first_overdue();
-        }
-        let Some(mut shares) = self.shares.take() else { return self.first_due(shelf) };
+        let Some(mut shares) = self.shares.take() else {
+            return if shelf == Shelf::OVERDUE { self.first_overdue() } else { self.first_due(shelf) };
+        };
         let first = shares.first(shelf, turns, |key| self.is_at(key, shelf));
         self.shares = Some(shares);
         first
+    }
+
+    /// Whether a raised request may go before those that were not raised: not if its tenant has had its turn while
+    /// another has not. What waits for its own tenant's excess is raised in vain.
+    fn is_privileged(&mut self, key: Key, turns: &Turns) -> bool {
+        if self.shares.is_none() {
+            return true;
+        }
+        let round = turns.round(self.tenant(key));
+        Shelf::ALL
+            .into_iter()
+            .filter(|shelf| !shelf.is_raised())
+            .all(|shelf| self.first(shelf, turns).is_none_or(|native| turns.round(self.tenant(native)) >= round))
     }
 
     fn first_overdue(&mut self) -> Option<Key> {

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use crate::order::{Key, SHELVES, Shelf};
+use crate::order::{Due, Key, SHELVES, Shelf};
 use crate::turns::Turns;
 
 /// The keys of each shelf by tenant, then by deadline and submission. Keys of departed requests are skipped when they
@@ -21,6 +21,8 @@ struct Share {
 
 impl Shares {
     pub(crate) fn push(&mut self, shelf: Shelf, tenant: usize, key: Key) {
+        // Among the overdue no deadline goes before the others: the oldest do.
+        let key = if shelf == Shelf::OVERDUE { Key { due: Due::Never, ..key } } else { key };
         let shelf = &mut self.shelves[shelf.index()];
         match shelf.iter_mut().find(|share| share.tenant == tenant) {
             Some(share) => share.keys.push(Reverse(key)),
@@ -39,7 +41,7 @@ impl Shares {
         });
         let first = shares.iter().filter_map(|share| {
             let &Reverse(key) = share.keys.peek()?;
-            Some((turns.round(shelf, share.tenant), key))
+            Some((turns.round(share.tenant), key))
         });
         first.min().map(|(_, key)| key)
     }

@@ -1,21 +1,21 @@
 //! Whose turn it is: fair shares for tenants, half of the device for what has not been raised.
 
 use crate::TenantId;
-use crate::order::{SHELVES, Shelf};
 
 /// Into how many parts a full batch is cut: what a tenant gets before it is the next one's turn.
 const PARTS: usize = 8;
 
 /// Who was served how much.
 ///
-/// Tenants take turns in rounds, each getting an eighth of a full batch a round (deficit round robin, after Shreedhar
-/// and Varghese). A tenant that had nothing waiting joins the current round: it neither saves up turns nor repays. Inside
-/// a round the deadlines decide.
+/// Tenants take turns in rounds, each getting an eighth of a full batch a round, over all lanes and groups (deficit
+/// round robin, after Shreedhar and Varghese). A tenant that had nothing waiting joins the current round: it neither
+/// saves up turns nor repays. Inside a round the deadlines decide.
 #[derive(Debug, Default)]
 pub(crate) struct Turns {
     /// By tenant: 0 stands for those without.
-    tenants: Vec<[Turn; SHELVES]>,
-    current: [u64; SHELVES],
+    tenants: Vec<Turn>,
+    /// The latest round from which a lane's first request was served.
+    current: u64,
     /// Rows of requests that were not raised, less rows of those that were; within one largest batch of zero.
     balance: i64,
 }
@@ -32,23 +32,22 @@ pub(crate) fn place(tenant: Option<TenantId>) -> usize {
 }
 
 impl Turns {
-    /// The round in which a tenant will next be served from a shelf.
-    pub(crate) fn round(&self, shelf: Shelf, tenant: usize) -> u64 {
-        let round = self.tenants.get(tenant).map_or(0, |turns| turns[shelf.index()].round);
-        round.max(self.current[shelf.index()])
+    /// The round in which a tenant will next be served.
+    pub(crate) fn round(&self, tenant: usize) -> u64 {
+        self.tenants.get(tenant).map_or(0, |turn| turn.round).max(self.current)
     }
 
-    /// Takes note that a tenant was given `rows` from a shelf; a batch of the group is full at `full_rows`. The first of
-    /// a shelf in a batch says which round it is.
-    pub(crate) fn serve(&mut self, shelf: Shelf, tenant: usize, rows: usize, full_rows: usize, is_first: bool) {
-        let round = self.round(shelf, tenant);
+    /// Takes note that a tenant was given `rows`; a batch of the group is full at `full_rows`. `is_first` says that
+    /// nobody whose turn was earlier waited beside it.
+    pub(crate) fn serve(&mut self, tenant: usize, rows: usize, full_rows: usize, is_first: bool) {
+        let round = self.round(tenant);
         if is_first {
-            self.current[shelf.index()] = round;
+            self.current = round;
         }
         if self.tenants.len() <= tenant {
-            self.tenants.resize(tenant + 1, [Turn::default(); SHELVES]);
+            self.tenants.resize(tenant + 1, Turn::default());
         }
-        let turn = &mut self.tenants[tenant][shelf.index()];
+        let turn = &mut self.tenants[tenant];
         if turn.round < round {
             *turn = Turn { round, served: 0 };
         }

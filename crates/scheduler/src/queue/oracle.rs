@@ -159,7 +159,7 @@ impl World {
         }
     }
 
-    /// Whom the queue must refuse now: in each level, from the first due on, while they are hopeless.
+    /// Whom the queue must refuse now: on each shelf, from the first due on, while they are hopeless.
     fn hopeless(&self) -> BTreeSet<usize> {
         let mut hopeless = BTreeSet::new();
         let is_hopeless = |known: &Known, gone: &BTreeSet<usize>| {
@@ -176,9 +176,13 @@ impl World {
             hopeless.clone()
         };
         for group in 0..3 {
-            for level in 0..5 {
-                let mut those: Vec<_> =
-                    self.known.iter().filter(|known| known.group == group && known.level(self.now) == level).collect();
+            // The raised by level, then the others.
+            for (level, raised) in (0..4).map(|level| (level, true)).chain((1..5).map(|level| (level, false))) {
+                let is_there = |known: &&Known| {
+                    let at = (known.group, known.level(self.now), known.is_raised(self.now));
+                    at == (group, level, raised)
+                };
+                let mut those: Vec<_> = self.known.iter().filter(is_there).collect();
                 those.sort_by_key(|known| (known.due(), known.submitted));
                 refuse_while_hopeless(&those);
             }
