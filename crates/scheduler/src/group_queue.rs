@@ -9,6 +9,7 @@ use crate::arrivals::Arrivals;
 use crate::entry::{Content, Entry, Item, Removed};
 use crate::forecast::{Ahead, Bounds, DueRows, DueSlot, Forecast};
 use crate::order::{Due, Key, LEVELS, OVERDUE, Rank, SHELVES, Shelf, effective_priority, level};
+use crate::patience::Patience;
 use crate::policy::Waiting;
 use crate::service_time::ServiceTime;
 use crate::shares::Shares;
@@ -45,6 +46,7 @@ pub(crate) struct GroupQueue<C> {
     epoch: Instant,
     sequence: u64,
     arrivals: Arrivals,
+    patience: Patience,
     service_time: ServiceTime,
 }
 
@@ -88,6 +90,7 @@ impl<C: Content> GroupQueue<C> {
             epoch,
             sequence: 0,
             arrivals: Arrivals::default(),
+            patience: Patience::default(),
             service_time: ServiceTime::default(),
         }
     }
@@ -286,10 +289,16 @@ impl<C: Content> GroupQueue<C> {
             newest: self.arrivals.newest().unwrap_or(first.submitted),
             tightest,
             gap: self.arrivals.gap(),
+            waits_pay: self.patience.is_worth(self.len, now),
             fixed_cost: self.service_time.fixed(),
             batch_cost: cost(self.rows.min(self.id.max_rows())),
             largest_cost: cost(self.id.max_rows()),
         })
+    }
+
+    /// What waits is held back, until then at most.
+    pub(crate) fn hold_back(&mut self, until: Instant) {
+        self.patience.begin(self.len, until);
     }
 
     /// Takes the next batch, in order: as much of each shelf as fits in the rows that are left and would not make a
@@ -302,6 +311,7 @@ impl<C: Content> GroupQueue<C> {
         batch: &mut Vec<Item<C::Claimed>>,
         removed: &mut Removed<C>,
     ) {
+        self.patience.end();
         let mut taking = Taking { now, rows: 0, raised_rows: 0, tightest: Due::Never };
         if turns.raised_first() {
             for shelf in Shelf::RAISED_FIRST {

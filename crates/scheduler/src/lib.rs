@@ -20,6 +20,7 @@ mod intake;
 mod offered;
 mod order;
 mod outcome;
+mod patience;
 mod policy;
 mod priority;
 mod queue;

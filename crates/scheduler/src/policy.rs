@@ -25,6 +25,8 @@ pub(crate) struct Waiting {
     pub(crate) tightest: Option<Instant>,
     /// The typical gap between arrivals.
     pub(crate) gap: Option<Duration>,
+    /// Whether waiting with this many has paid.
+    pub(crate) waits_pay: bool,
     /// What every batch costs, whatever its size.
     pub(crate) fixed_cost: Option<Duration>,
     /// What the batch that could go now costs at most, as far as can be told.
@@ -104,13 +106,13 @@ fn ready_at(now: Instant, group: &Waiting, circumstances: &Circumstances) -> Ins
 /// `a + b n`; waiting serves `n + 1` in `d + a + b (n + 1)`. The latter is the higher rate exactly if `d < a / n`; and
 /// for the latencies, waiting costs the `n` together `n d` and saves the newcomer about `a`, which is the same
 /// comparison. So a batch waits while arrivals typically come closer together than `a / n`, and no longer than `a / n`
-/// after the last one. With another worker idle the newcomer can go at once by itself, so there is nothing to gain.
+/// after the last one; and where such waits have paid before (see `patience`). With another worker idle the newcomer can go at once by itself, so there is nothing to gain.
 fn worth_waiting_until(now: Instant, group: &Waiting, circumstances: &Circumstances) -> Instant {
     let (Some(gap), Some(fixed_cost)) = (group.gap, group.fixed_cost) else {
         return now;
     };
     let patience = fixed_cost / u32::try_from(group.len).unwrap_or(u32::MAX);
-    if circumstances.others_idle || gap >= patience {
+    if circumstances.others_idle || gap >= patience || !group.waits_pay {
         return now;
     }
     group.newest + patience
@@ -145,6 +147,7 @@ mod tests {
             newest: now,
             tightest: None,
             gap: None,
+            waits_pay: true,
             fixed_cost: None,
             batch_cost: Duration::ZERO,
             largest_cost: Duration::ZERO,
@@ -212,6 +215,14 @@ mod tests {
         // Forty requests would save the next one 5 microseconds: no more than it costs them to wait for it.
         let costly = Waiting { rows: 31, ..burst(40) };
         assert_eq!(decide(now, &[costly], &adaptive), Decision::Close(group(0)));
+    }
+
+    #[test]
+    fn an_adaptive_worker_does_not_wait_where_waiting_has_not_paid() {
+        let now = Instant::now();
+        let burst = Waiting { gap: Some(micros(5)), fixed_cost: Some(micros(200)), ..waiting(now, 1) };
+        let vain = Waiting { waits_pay: false, ..burst };
+        assert_eq!(decide(now, &[vain], &under(Policy::Adaptive)), Decision::Close(group(0)));
     }
 
     #[test]

@@ -88,7 +88,15 @@ impl<C: Content> Queue<C> {
         self.waiting.clear();
         let (groups, waiting, turns) = (&mut self.groups, &mut self.waiting, &self.turns);
         waiting.extend(self.occupied.iter().filter_map(|&index| groups[index].as_mut()?.summary(now, turns)));
-        decide(now, &self.waiting, circumstances)
+        let decision = decide(now, &self.waiting, circumstances);
+        if let Decision::Wait(terms) = decision {
+            for &index in &self.occupied {
+                if let Some(group) = groups[index].as_mut() {
+                    group.hold_back(terms.until);
+                }
+            }
+        }
+        decision
     }
 
     /// Ages, and takes out what is hopeless. `live` is how many requests are known not to be withdrawn.
