@@ -154,7 +154,7 @@ fn describe(
     found: &Throughput,
 ) -> Result<(), std::fmt::Error> {
     let Throughput { bare, volley, tokio, waiting, batched, heap } = found;
-    writeln!(report, "\nrequests/s, {} producer(s) with {WINDOW} requests under way each, one worker", producers)?;
+    writeln!(report, "\nrequests/s, {producers} producer(s) with {WINDOW} requests under way each, one worker")?;
     writeln!(report, "median [least .. greatest] of {} rounds of {} s", options.rounds, options.seconds)?;
     writeln!(report, "  bare queue, no answers           {bare:.0}")?;
     writeln!(report, "  volley-scheduler                 {volley:.0}")?;

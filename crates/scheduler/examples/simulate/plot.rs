@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use volley_scheduler::Priority;
 
-use crate::simulation::{End, History};
+use crate::simulation::{End, History, Record};
 
 const WIDTH: usize = 72;
 const BLOCKS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
@@ -33,7 +33,7 @@ impl fmt::Display for Plot<'_> {
             self.duration.as_secs_f64()
         )?;
         line(f, "offered", &offered, most)?;
-        line(f, "in time", &rates(&|record| record.in_time()), most)?;
+        line(f, "in time", &rates(&Record::in_time), most)?;
         line(f, "given up", &rates(&|record| record.end != End::Answered), most)?;
         let sizes = &self.history.sizes;
         if sizes.iter().any(|size| size != &sizes[0]) {
@@ -42,14 +42,14 @@ impl fmt::Display for Plot<'_> {
             line(f, "replicas", &sizes, greatest(&sizes))?;
         }
         let answered = || records.iter().filter(|record| record.end == End::Answered);
-        let longest = answered().map(|record| record.latency()).max().unwrap_or_default();
+        let longest = answered().map(Record::latency).max().unwrap_or_default();
         writeln!(
             f,
             "from arrival to answer, 0 to {:.0} ms; each lane fills its own height",
             longest.as_secs_f64() * 1e3
         )?;
         for lane in Priority::ALL {
-            let latencies = answered().filter(|record| record.is_in(lane)).map(|record| record.latency());
+            let latencies = answered().filter(|record| record.is_in(lane)).map(Record::latency);
             let counts = histogram(latencies, longest).map(|count| count as f64);
             line(f, lane.name(), &counts, greatest(&counts))?;
         }

@@ -105,7 +105,7 @@ mod tests {
     fn a_tally_tells_every_end_apart() {
         let millis = Duration::from_millis;
         let arrival = Arrival { at: millis(1_000), lane: Priority::High, tenant: 0, deadline: millis(100) };
-        let record = |end, after| Record { arrival, end, told: millis(1_000 + after) };
+        let record = |end, after: u64| Record { arrival, end, told: millis(1_000 + after) };
         let records = [
             record(End::Refused, 0),
             record(End::Dropped, 90),
