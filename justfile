@@ -31,7 +31,7 @@ check:
     .volley/venv/bin/typos
     @if cargo deny --version >/dev/null 2>&1; then cargo deny check licenses bans sources; else echo "skipped: cargo-deny is not installed (cargo install cargo-deny)"; fi
 
-# Run a benchmark: path, sla or accuracy; with --report, keep what it prints under docs/benchmarks/
+# Run a benchmark: path, sla, accuracy, scheduler, leadership, overload or soak-scheduler; --report keeps what it prints
 bench name *args:
     #!/usr/bin/env bash
     set -euo pipefail
@@ -70,3 +70,23 @@ _bench-sla *args:
 # Accuracy of each variant on held-out data, and how far answers move with their batch mates
 _bench-accuracy *args:
     cd models && ../{{python}} -m volley_models accuracy {{args}}
+
+# The scheduler alone against what else there is, and what a submit costs
+_bench-scheduler *args:
+    cargo build --release --locked -p volley-examples --example scheduler
+    {{target}}/release/examples/scheduler {{args}}
+
+# The scheduler's workers, which take turns leading, against a plain dispatcher thread
+_bench-leadership *args:
+    cargo build --release --locked -p volley-examples --example leadership
+    {{target}}/release/examples/leadership {{args}}
+
+# The scheduler's own code at 1.5 times the load it can serve, in virtual time
+_bench-overload *args:
+    cargo build --release --locked -p volley-scheduler --example simulate
+    {{target}}/release/examples/simulate overload {{args}}
+
+# A hundred million requests with withdrawals, panics, deadlines and drains: none lost, none doubled
+_bench-soak-scheduler *args:
+    cargo build --release --locked -p volley-scheduler --example soak
+    {{target}}/release/examples/soak {{args}}

@@ -28,6 +28,18 @@ impl Spread {
         self.0.push(value);
     }
 
+    /// This over another figure, measurement by measurement in the order they were made.
+    ///
+    /// ```
+    /// use volley_examples::Spread;
+    /// let figure = |values: [f64; 2]| values.into_iter().collect::<Spread>();
+    /// assert_eq!(figure([6.0, 10.0]).over(&figure([2.0, 5.0])).values(), [3.0, 2.0]);
+    /// ```
+    #[must_use]
+    pub fn over(&self, other: &Self) -> Self {
+        self.0.iter().zip(&other.0).map(|(this, other)| this / other).collect()
+    }
+
     /// The measurements, in the order they were made.
     #[must_use]
     pub fn values(&self) -> &[f64] {

@@ -17,8 +17,8 @@ pub(crate) struct Admission {
     tenants: Table<AtomicUsize>,
 }
 
-/// Why a request is not let in, for the caller to attach the request to.
-enum Reason {
+/// Why a request is not let in. Without the request: most are, and need not be moved about for the others' sake.
+pub(crate) enum Reason {
     TooLarge,
     DeadlinePassed,
     DeadlineUnmeetable(Duration),
@@ -27,25 +27,28 @@ enum Reason {
     Closed,
 }
 
+impl Reason {
+    /// The error that gives the request back.
+    #[cold]
+    pub(crate) fn refuse<T>(self, request: Request<T>) -> SubmitError<T> {
+        match self {
+            Self::TooLarge => SubmitError::TooLarge(request),
+            Self::DeadlinePassed => SubmitError::DeadlinePassed(request),
+            Self::DeadlineUnmeetable(wait) => SubmitError::DeadlineUnmeetable(request, wait),
+            Self::QuotaExceeded => SubmitError::QuotaExceeded(request),
+            Self::Full => SubmitError::Full(request),
+            Self::Closed => SubmitError::Closed(request),
+        }
+    }
+}
+
 impl Admission {
     pub(crate) fn new(lane_capacity: NonZeroUsize, workers: usize, epoch: Instant) -> Self {
         Self { gate: Gate::new(lane_capacity), forecast: Forecast::new(epoch, workers), tenants: Table::new() }
     }
 
     /// Lets a request in, which takes a place of its lane and of its tenant's quota; or says why not.
-    pub(crate) fn enter<T>(&self, now: Instant, request: Request<T>) -> Result<Request<T>, SubmitError<T>> {
-        match self.check(now, &request) {
-            Ok(()) => Ok(request),
-            Err(Reason::TooLarge) => Err(SubmitError::TooLarge(request)),
-            Err(Reason::DeadlinePassed) => Err(SubmitError::DeadlinePassed(request)),
-            Err(Reason::DeadlineUnmeetable(wait)) => Err(SubmitError::DeadlineUnmeetable(request, wait)),
-            Err(Reason::QuotaExceeded) => Err(SubmitError::QuotaExceeded(request)),
-            Err(Reason::Full) => Err(SubmitError::Full(request)),
-            Err(Reason::Closed) => Err(SubmitError::Closed(request)),
-        }
-    }
-
-    fn check<T>(&self, now: Instant, request: &Request<T>) -> Result<(), Reason> {
+    pub(crate) fn enter<T>(&self, now: Instant, request: &Request<T>) -> Result<(), Reason> {
         let (group, rows, lane) = (request.group, request.rows.get(), request.priority);
         if rows > group.max_rows() {
             return Err(Reason::TooLarge);

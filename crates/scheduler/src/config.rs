@@ -25,7 +25,8 @@ pub struct Config {
     pub max_wait: Duration,
 
     /// Waiting this long raises a request's effective priority by one lane. Default 100 ms. Shorter bounds the
-    /// wait of the low lanes more tightly, longer protects the high lanes better; more than the longest deadline
+    /// wait of the low lanes more tightly, longer protects the high lanes better (which keep half of the device in
+    /// any case); more than the longest deadline
     /// in use makes it a matter of requests without deadlines only.
     pub aging_interval: Duration,
 

@@ -177,7 +177,9 @@ impl<T, R> Scheduler<T, R> {
         let shared = &*self.handle.0;
         let (group, rows, lane, deadline) = (request.group, request.rows.get(), request.priority, request.deadline);
         let now = Instant::now();
-        let request = shared.core.admission.enter(now, request)?;
+        if let Err(reason) = shared.core.admission.enter(now, &request) {
+            return Err(reason.refuse(request));
+        }
         let (caller, entry) = Entry::ticketed(request, now, &shared.core);
         let ticket = Ticket::new(caller);
         if let Err(entry) = shared.push(lane, entry) {

@@ -174,7 +174,9 @@ impl<T> Stepper<T> {
     ///
     /// As [`Scheduler::submit`](crate::Scheduler::submit), except that a stepper is never closed.
     pub fn submit(&mut self, now: Instant, request: Request<T>) -> Result<(), SubmitError<T>> {
-        let request = self.admission.enter(now, request)?;
+        if let Err(reason) = self.admission.enter(now, &request) {
+            return Err(reason.refuse(request));
+        }
         if request.deadline.is_some() {
             self.admission.forecast.count_in(request.priority);
         }

@@ -62,7 +62,7 @@ impl<T, R> Worker<T, R> {
     /// Executes batches on the calling thread until the scheduler is closed and everything accepted has been taken.
     ///
     /// A worker that is dropped without running, or whose thread dies, leaves its share to the others. When the last
-    /// one goes, what still waits fails with [`Failure::ShutDown`].
+    /// one goes, what still waits fails with [`Failure::ShutDown`](crate::Failure::ShutDown).
     pub fn run(self, mut executor: impl Executor<T, R>) {
         let mut delivery = Delivery::default();
         let mut removed = Removed::new();

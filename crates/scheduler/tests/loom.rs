@@ -4,6 +4,7 @@
 #![cfg(loom)]
 
 use std::num::NonZeroUsize;
+use std::time::Duration;
 
 use loom::thread;
 use volley_scheduler::{Batch, Config, Failure, GroupConfig, GroupId, Policy, Request, Scheduler, Worker};
@@ -20,7 +21,10 @@ fn explore(model: impl Fn() + Sync + Send + 'static) {
 
 /// One lane place, one row a batch: every path that waits for room or for an end is a short one.
 fn tiny(workers: usize) -> (Scheduler<u32, u32>, Vec<Worker<u32, u32>>, GroupId) {
-    let config = Config { lane_capacity: NonZeroUsize::MIN, policy: Policy::Eager, ..Config::default() };
+    // Loom repeats each step exactly, so nothing may depend on how long a run takes by the clock: nothing ages.
+    let aging_interval = Duration::from_hours(24);
+    let config =
+        Config { lane_capacity: NonZeroUsize::MIN, policy: Policy::Eager, aging_interval, ..Config::default() };
     let (scheduler, workers) = Scheduler::new(config, NonZeroUsize::new(workers).expect("positive"));
     let group = scheduler.add_group(GroupConfig::up_to(NonZeroUsize::MIN));
     (scheduler, workers, group)

@@ -190,6 +190,42 @@ fn at_half_the_load_nothing_is_refused() {
     assert_eq!(tally.in_time, tally.offered, "{tally:?}");
 }
 
+#[test]
+fn a_refusal_says_how_long_the_wait_would_be_and_a_higher_lane_does_not_share_it() {
+    let start = Instant::now();
+    let mut stepper = Stepper::new(Config::default(), NonZeroUsize::MIN, start);
+    let group = stepper.add_group(GroupConfig::up_to(NonZeroUsize::new(FULL).expect("positive")));
+    let full = Duration::from_secs_f64(FIXED + PER_ROW * FULL as f64);
+    for _ in 0..300 {
+        stepper.done(start, group, FULL, full);
+    }
+    let mut accepted = 0;
+    let refusal = loop {
+        // What was submitted since the last look counts as well.
+        if accepted % 100 == 0 {
+            stepper.step(start, 0);
+        }
+        match stepper.submit(start, Request::new(group, ()).deadline(start + DEADLINE * 4)) {
+            Ok(()) => accepted += 1,
+            Err(refusal) => break refusal,
+        }
+    };
+    assert!(refusal.is_deadline_unmeetable(), "{refusal}");
+    let wait = refusal.predicted_wait().expect("it says so");
+    let truth = full.mul_f64(f64::from(accepted) / FULL as f64);
+    assert!(wait.abs_diff(truth) < full, "{wait:?} instead of {truth:?}");
+    assert!(wait < DEADLINE * 4 && wait + full * 2 > DEADLINE * 4, "{wait:?}");
+
+    let soon = start + DEADLINE / 2;
+    assert!(stepper.submit(start, Request::new(group, ()).deadline(soon).priority(Priority::Critical)).is_ok());
+    // What is due before the others goes before them, and what has no deadline is never hopeless.
+    assert!(stepper.submit(start, Request::new(group, ()).deadline(soon)).is_ok());
+    assert!(stepper.submit(start, Request::new(group, ())).is_ok());
+    // Knowledge grows old: a refusal on it would keep out the very requests that could correct it.
+    let later = start + Duration::from_secs(2);
+    assert!(stepper.submit(later, Request::new(group, ()).deadline(later + full / 2)).is_ok());
+}
+
 /// How many answers callers that each wait for theirs get in a second, of virtual time.
 fn closed_loop(policy: Policy, callers: u32) -> u32 {
     let start = Instant::now();
