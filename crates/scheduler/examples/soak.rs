@@ -24,7 +24,7 @@ const PRODUCERS: usize = 2;
 /// Requests a producer keeps under way.
 const WINDOW: usize = 1_024;
 /// Too few for the windows of all producers, so that lanes are full now and then.
-const LANE_CAPACITY: usize = 512;
+const LANE_CAPACITY: usize = 384;
 /// A kept ticket without an outcome for this long is lost.
 const LOST_AFTER: Duration = Duration::from_secs(30);
 const REPORT_EVERY: u64 = 10_000_000;

@@ -8,7 +8,6 @@ use crate::ring::Consumer;
 /// What only the leader touches: the ends of the rings, and the queue that they fill.
 pub(crate) struct Intake<C> {
     lanes: [Consumer<Entry<C>>; Priority::COUNT],
-    lane_capacity: usize,
     observations: Consumer<Observation>,
     pub(crate) queue: Queue<C>,
 }
@@ -16,15 +15,14 @@ pub(crate) struct Intake<C> {
 impl<C: Content> Intake<C> {
     pub(crate) const fn new(
         lanes: [Consumer<Entry<C>>; Priority::COUNT],
-        lane_capacity: usize,
         observations: Consumer<Observation>,
         queue: Queue<C>,
     ) -> Self {
-        Self { lanes, lane_capacity, observations, queue }
+        Self { lanes, observations, queue }
     }
 
-    /// Moves what arrived in the lanes of `arrivals` (a bit each) into order. At most a lane's capacity from each: what
-    /// comes meanwhile sets its bit again.
+    /// Moves what arrived in the lanes of `arrivals` (a bit each) into order. At most a ringful from each, which is all
+    /// that was there: what comes meanwhile sets its bit again.
     pub(crate) fn drain(&mut self, arrivals: usize) {
         while let Some(seen) = self.observations.pop() {
             self.queue.learn(seen);
@@ -33,7 +31,7 @@ impl<C: Content> Intake<C> {
             if arrivals & 1 << lane == 0 {
                 continue;
             }
-            for _ in 0..self.lane_capacity {
+            for _ in 0..self.lanes[lane].capacity() {
                 let Some(entry) = self.lanes[lane].pop() else { break };
                 self.queue.insert(entry);
             }

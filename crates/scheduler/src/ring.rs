@@ -75,6 +75,11 @@ impl<E> Ring<E> {
 }
 
 impl<E> Consumer<E> {
+    /// How many elements the ring holds, which may be more than were asked for.
+    pub(crate) fn capacity(&self) -> usize {
+        self.ring.slots.len()
+    }
+
     /// The next element; none if the ring is empty, or if the producer whose turn it is has not finished.
     pub(crate) fn pop(&mut self) -> Option<E> {
         let slot = &self.ring.slots[self.head & (self.ring.slots.len() - 1)];

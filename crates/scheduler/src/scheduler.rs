@@ -90,7 +90,7 @@ impl<T, R> Scheduler<T, R> {
             config,
             rings,
             observations,
-            intake: Mutex::new(Intake::new(consumers, capacity, observed, queue)),
+            intake: Mutex::new(Intake::new(consumers, observed, queue)),
             workers: AtomicUsize::new(workers.get()),
             timekeeper: Mutex::new(Some(timekeeper)),
             groups: AtomicU32::new(0),

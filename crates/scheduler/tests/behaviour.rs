@@ -216,6 +216,24 @@ fn a_withdrawn_request_is_never_computed_and_frees_its_place_at_once() {
 }
 
 #[test]
+fn what_withdrawn_requests_leave_behind_in_a_lane_costs_nobody_an_answer() {
+    // A lane of three has room for a fourth arrival where one of them was withdrawn.
+    let puppet = puppet(3);
+    let batched = group(&puppet.scheduler, 8);
+    let busy = puppet.occupy();
+    assert!(puppet.submit(Request::new(batched, 0)).withdraw().is_ok());
+    let tickets = [1, 2, 3].map(|payload| puppet.submit(Request::new(batched, payload)));
+    puppet.act(Act::Answer);
+    assert_eq!(puppet.next_batch(), [1, 2, 3]);
+    puppet.act(Act::Answer);
+    for ticket in tickets {
+        assert!(ticket.wait().result.is_ok());
+    }
+    drop(busy);
+    puppet.end();
+}
+
+#[test]
 fn a_request_that_expires_in_the_queue_is_told_and_not_computed() {
     let puppet = puppet(4);
     let batched = group(&puppet.scheduler, 8);
