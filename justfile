@@ -31,6 +31,10 @@ check:
     .volley/venv/bin/typos
     @if cargo deny --version >/dev/null 2>&1; then cargo deny check licenses bans sources; else echo "skipped: cargo-deny is not installed (cargo install cargo-deny)"; fi
 
+# Check the scheduler's protocols under every interleaving of their threads, up to two preemptions (some minutes)
+loom:
+    RUSTFLAGS="--cfg loom" cargo test --locked --release --package volley-scheduler --target-dir {{target}}/loom --test loom
+
 # Run a benchmark: path, sla, accuracy, scheduler, leadership, overload or soak-scheduler; --report keeps what it prints
 bench name *args:
     #!/usr/bin/env bash

@@ -1,9 +1,7 @@
 //! What the benchmarks in `examples/` share: a server process of their own, pinned to a core, and figures with their spread.
 
 mod process;
-mod report;
 mod spread;
 
 pub use process::{ServerProcess, pin_this_process, programs, raw_samples_per_second};
-pub use report::keep_report;
 pub use spread::Spread;

@@ -205,10 +205,7 @@ fn choose_provider(
                     let placement = Placement::of(&session, provider)
                         .map_err(|source| fail(LoadReason::Refused { provider, source }))?;
                     if placement.is_confirmed() {
-                        for (skipped, reason) in &passed_over {
-                            tracing::warn!(path = %path.display(), skipped = %skipped, reason, using = %provider,
-                                "execution provider not available");
-                        }
+                        report_passed_over(path, &passed_over, provider);
                         return Ok((session, placement));
                     }
                     format!("it took no node of the graph ({placement})")
@@ -224,6 +221,18 @@ fn choose_provider(
         }
     }
     Err(fail(LoadReason::NoProvider(passed_over)))
+}
+
+/// A library without a provider is how most machines without a GPU look; one that has it and cannot start it is a fault.
+fn report_passed_over(path: &Path, passed_over: &[(Provider, String)], using: Provider) {
+    for (skipped, reason) in passed_over {
+        let path = path.display();
+        if skipped.missing_from_library().is_some() {
+            tracing::info!(%path, %skipped, reason, %using, "execution provider not available");
+        } else {
+            tracing::warn!(%path, %skipped, reason, %using, "execution provider not available");
+        }
+    }
 }
 
 fn build(library: &Library, bytes: &[u8], options: &ModelOptions, provider: Provider) -> ort::Result<OrtSession> {

@@ -91,7 +91,7 @@ pub struct RuntimeConfig {
     pub require: bool,
     /// Index of the GPU.
     pub device: i32,
-    /// Threads that run batches, each with its own session. Unset: one for each core on the CPU, one on a GPU.
+    /// Threads that run batches, each with its own session. Unset: one for each core.
     pub workers: Option<NonZeroUsize>,
     /// Threads within one operator. One is best unless there are fewer workers than cores.
     pub intra_op_threads: NonZeroUsize,

@@ -2,7 +2,7 @@
 //!
 //! ```sh
 //! just bench leadership               # some four minutes
-//! just bench leadership --keep        # writes the report under docs/benchmarks as well
+//! just bench leadership --report      # writes the report under docs/benchmarks as well
 //! ```
 //!
 //! Both sides run the same order and policy; what differs is who runs it: the worker that is free anyway, or a thread of
@@ -19,7 +19,7 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use serde_json::{Map, json};
-use volley_examples::{Spread, keep_report};
+use volley_examples::Spread;
 use volley_scheduler::{Config, GroupConfig};
 
 use crate::dispatcher::Dispatcher;
@@ -44,7 +44,6 @@ struct Side {
 struct Options {
     seconds: f64,
     rounds: usize,
-    keep: bool,
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -100,23 +99,19 @@ fn main() -> Result<(), Box<dyn Error>> {
     figures.insert("round_trip".into(), json!((dispatcher.over(&leaders).median() * 1e3).round() / 1e3));
     let figures = serde_json::Value::Object(figures);
     writeln!(report, "\nwhat the dispatcher takes over what the leaders take, median of the rounds:")?;
-    if options.keep {
-        eprintln!("kept in {}", keep_report("leadership", &format!("{report}{figures}\n"))?.display());
-    }
     writeln!(stdout(), "{report}{figures}")?;
     Ok(())
 }
 
 fn options() -> Result<Options, Box<dyn Error>> {
-    let mut options = Options { seconds: 1.0, rounds: 5, keep: false };
+    let mut options = Options { seconds: 1.0, rounds: 5 };
     let mut arguments = std::env::args().skip(1);
     while let Some(name) = arguments.next() {
         let mut value = || arguments.next().ok_or_else(|| format!("{name} needs a value"));
         match name.as_str() {
             "--seconds" => options.seconds = value()?.parse()?,
             "--rounds" => options.rounds = value()?.parse()?,
-            "--keep" => options.keep = true,
-            _ => return Err("usage: leadership [--seconds N] [--rounds N] [--keep]".into()),
+            _ => return Err("usage: leadership [--seconds N] [--rounds N]".into()),
         }
     }
     Ok(options)

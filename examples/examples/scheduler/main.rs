@@ -3,7 +3,7 @@
 //! ```sh
 //! just bench scheduler                        # about two minutes
 //! just bench scheduler --rounds 3 --seconds 0.5
-//! just bench scheduler --keep                 # writes the report under docs/benchmarks as well
+//! just bench scheduler --report               # writes the report under docs/benchmarks as well
 //! ```
 //!
 //! Throughput: every contestant gets the same producers, each with the same window of requests under way, each request
@@ -22,7 +22,7 @@ use std::io::{Write as _, stdout};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use volley_examples::{Spread, keep_report};
+use volley_examples::Spread;
 
 use crate::instructions::Operation;
 use crate::rivals::{BatchedFn, MutexHeap, TokioMpsc, TokioWaiting, Volley};
@@ -37,7 +37,6 @@ const BARE: u64 = 2_000_000;
 struct Options {
     seconds: f64,
     rounds: usize,
-    keep: bool,
 }
 
 /// Requests per second of each contestant, round by round.
@@ -102,17 +101,14 @@ fn main() -> Result<(), Box<dyn Error>> {
         "crowd_over_tokio_mpsc": rounded(crowd.volley.over(&crowd.tokio).median(), 2),
         "drop_notice_p99_ms": rounded(notice.median(), 2),
     });
-    if options.keep {
-        eprintln!("kept in {}", keep_report("scheduler", &format!("{report}\n{figures}\n"))?.display());
-    }
     writeln!(stdout(), "{report}\n{figures}")?;
     Ok(())
 }
 
 /// None if this process only counts operations for another.
 fn options() -> Result<Option<Options>, Box<dyn Error>> {
-    const USAGE: &str = "usage: scheduler [--seconds N] [--rounds N] [--keep]";
-    let mut options = Options { seconds: 1.0, rounds: 7, keep: false };
+    const USAGE: &str = "usage: scheduler [--seconds N] [--rounds N]";
+    let mut options = Options { seconds: 1.0, rounds: 7 };
     let mut arguments = std::env::args().skip(1);
     while let Some(name) = arguments.next() {
         let mut value = || arguments.next().ok_or_else(|| format!("{name} needs a value"));
@@ -124,7 +120,6 @@ fn options() -> Result<Option<Options>, Box<dyn Error>> {
             }
             "--seconds" => options.seconds = value()?.parse()?,
             "--rounds" => options.rounds = value()?.parse()?,
-            "--keep" => options.keep = true,
             _ => return Err(USAGE.into()),
         }
     }
