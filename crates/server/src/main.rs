@@ -11,7 +11,8 @@ use volley_server::{Config, Server};
 
 /// Serves models over the Open Inference Protocol, gathering requests into batches by priority and deadline.
 ///
-/// Without arguments it serves the model that ships with Volley, on the CPU, at <http://127.0.0.1:8000>.
+/// Without arguments it serves the model that ships with Volley at <http://127.0.0.1:8000>, on CUDA if there is a GPU build of
+/// ONNX Runtime, else on the CPU.
 #[derive(Debug, Parser)]
 #[command(
     name = "volley-server",
