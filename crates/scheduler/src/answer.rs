@@ -4,38 +4,34 @@
 
 use std::time::Instant;
 
-use crate::core::Core;
 use crate::outcome::BatchInfo;
 use crate::slot::{CallerHalf, Debt, Promise, Waiter, pair};
-use crate::sync::Arc;
-use crate::{Failure, Outcome, Priority, TenantId, Timings};
+use crate::{Failure, Outcome, Priority, Timings};
 
-/// What both halves of a request know.
-pub(crate) struct Place {
-    pub(crate) core: Arc<Core>,
+/// What the outcome says of the request.
+pub(crate) struct Submission {
+    pub(crate) at: Instant,
     pub(crate) priority: Priority,
-    pub(crate) tenant: Option<TenantId>,
-    pub(crate) submitted: Instant,
 }
 
 /// The caller's half.
-pub(crate) type Caller<R> = CallerHalf<Outcome<R>, Place>;
+pub(crate) type Caller<R> = CallerHalf<Outcome<R>, Submission>;
 
 /// A request that is queued: its caller may still withdraw it.
-pub(crate) struct Pending<R>(Option<Promise<Outcome<R>, Place>>);
+pub(crate) struct Pending<R>(Option<Promise<Outcome<R>, Submission>>);
 
 /// A request that its caller can no longer withdraw.
-pub(crate) struct Owed<R>(Option<Debt<Outcome<R>, Place>>);
+pub(crate) struct Owed<R>(Option<Debt<Outcome<R>, Submission>>);
 
-/// The two halves of a request that was let in through the gate.
-pub(crate) fn halves<R>(place: Place) -> (Caller<R>, Pending<R>) {
-    let (caller, promise) = pair(place);
+/// The two halves of a new request.
+pub(crate) fn halves<R>(submission: Submission) -> (Caller<R>, Pending<R>) {
+    let (caller, promise) = pair(submission);
     (caller, Pending(Some(promise)))
 }
 
 impl<R> Pending<R> {
-    /// Takes the request out of the queue; the taker gives its place back (see [`Core::release`]). None if it was
-    /// withdrawn, when its place was given back already.
+    /// Takes the request out of the queue; the taker gives its place back. None if it was withdrawn, when its place was
+    /// given back already.
     pub(crate) fn claim(mut self) -> Option<Owed<R>> {
         let debt = self.0.take()?.claim()?;
         Some(Owed(Some(debt)))
@@ -47,36 +43,31 @@ impl<R> Pending<R> {
 }
 
 impl<R> Owed<R> {
-    /// Hands the outcome over; gives back whom to wake.
+    /// Hands the outcome over; gives back whom to wake, unless it `will_wake` anyway.
     pub(crate) fn settle(
         mut self,
         result: Result<R, Failure>,
         batch: Option<BatchInfo>,
         completed: Instant,
+        will_wake: impl FnOnce(&Waiter) -> bool,
     ) -> Option<Waiter> {
         let debt = self.0.take()?;
-        let place = debt.context();
-        let timings = Timings { submitted: place.submitted, priority: place.priority, batch, completed };
-        debt.settle(Outcome { result, timings })
+        let &Submission { at, priority } = debt.context();
+        let timings = Timings { submitted: at, priority, batch, completed };
+        debt.settle(Outcome { result, timings }, will_wake)
     }
 }
 
 impl<R> Drop for Pending<R> {
     fn drop(&mut self) {
-        let Some(promise) = self.0.take() else { return };
-        let core = Arc::clone(&promise.context().core);
-        let (lane, tenant) = (promise.context().priority, promise.context().tenant);
-        if let Some(debt) = promise.claim() {
-            core.release(lane, tenant);
-            drop(Owed(Some(debt)));
-        }
+        drop(self.0.take().and_then(Promise::claim).map(|debt| Owed(Some(debt))));
     }
 }
 
 impl<R> Drop for Owed<R> {
     fn drop(&mut self) {
         if let Some(debt) = self.0.take() {
-            let waiter = Self(Some(debt)).settle(Err(Failure::ShutDown), None, Instant::now());
+            let waiter = Self(Some(debt)).settle(Err(Failure::ShutDown), None, Instant::now(), |_| false);
             if let Some(waiter) = waiter {
                 waiter.wake();
             }

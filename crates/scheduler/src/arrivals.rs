@@ -13,7 +13,9 @@ const WEIGHT: f32 = 0.125;
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Arrivals {
     newest: Option<Instant>,
-    log2_nanos: Option<f32>,
+    /// The bits of the mean as a float, which are all but its logarithm: between two powers of two they rise in
+    /// proportion, where a logarithm bends by at most a twelfth of an octave.
+    bits: Option<f32>,
 }
 
 impl Arrivals {
@@ -25,9 +27,10 @@ impl Arrivals {
         };
         // Lanes are drained one after the other, so submissions may come slightly out of order.
         let gap = submitted.saturating_duration_since(newest);
-        let log = (gap.as_nanos().max(1) as f32).log2();
-        let known = self.log2_nanos.unwrap_or(log);
-        self.log2_nanos = Some(known + WEIGHT * (log - known));
+        let bits = (gap.as_nanos() as u64).max(1) as f32;
+        let bits = bits.to_bits() as f32;
+        let known = self.bits.unwrap_or(bits);
+        self.bits = Some(known + WEIGHT * (bits - known));
         self.newest = Some(newest.max(submitted));
     }
 
@@ -38,7 +41,7 @@ impl Arrivals {
 
     /// The typical gap, once two requests were seen.
     pub(crate) fn gap(&self) -> Option<Duration> {
-        self.log2_nanos.map(|log| Duration::from_nanos(log.exp2().min(u64::MAX as f32) as u64))
+        self.bits.map(|bits| Duration::from_nanos(f32::from_bits(bits as u32) as u64))
     }
 }
 

@@ -171,7 +171,8 @@ pub(crate) fn settle_one<R>(
     completed: Instant,
     delivery: &mut Delivery,
 ) {
-    if let Some(waiter) = owed.settle(result, batch, completed) {
+    let waiter = owed.settle(result, batch, completed, |waiter| handoff.is_none() && delivery.will_wake(waiter));
+    if let Some(waiter) = waiter {
         delivery.add(waiter, handoff);
     }
 }

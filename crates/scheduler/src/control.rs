@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam::utils::CachePadded;
 
-use crate::sync::{AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Mutex, Ordering, Parker, Unparker};
+use crate::sync::{AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Mutex, Ordering, Parker, Unparker, fence};
 use crate::{GroupId, Priority};
 
 /// One arrival bit per lane, one that says "look again" for any other reason (closing, the last withdrawal), and one
@@ -139,7 +139,13 @@ impl Control {
     #[must_use]
     pub(crate) fn announce(&self, lane: Priority, group: GroupId, rows: usize, deadline: Option<Instant>) -> bool {
         let due = if deadline.is_some() { DUE } else { 0 };
-        let before = self.word.fetch_or(1 << lane.lane() | due, Ordering::AcqRel);
+        let news = 1 << lane.lane() | due;
+        // Between the push and this look, as between the leader's taking of the bits and its look into the rings: one of
+        // the two sees what the other did. What was said already is not written again: every submitter and the leader
+        // share the word.
+        fence(Ordering::SeqCst);
+        let seen = self.word.load(Ordering::Acquire);
+        let before = if seen & news == news { seen } else { self.word.fetch_or(news, Ordering::AcqRel) };
         match before & MODE {
             ASLEEP => self.wake(),
             DOZING if self.cannot_wait(group, rows, deadline) => self.wake(),
@@ -163,7 +169,9 @@ impl Control {
 
     /// The leader takes note of what arrived: one bit per lane.
     pub(crate) fn take_arrivals(&self) -> usize {
-        self.word.fetch_and(!ARRIVALS, Ordering::AcqRel) & ARRIVALS
+        let arrivals = self.word.fetch_and(!ARRIVALS, Ordering::AcqRel) & ARRIVALS;
+        fence(Ordering::SeqCst);
+        arrivals
     }
 
     /// The timekeeper takes note of what arrived; none if a worker took leadership from it meanwhile: then the arrivals
@@ -172,6 +180,7 @@ impl Control {
         let taken = self.word.fetch_update(Ordering::AcqRel, Ordering::Acquire, |seen| {
             (seen & MODE == AWAKE && seen >> WORKER_SHIFT == self.timekeeper()).then_some(seen & !ARRIVALS)
         });
+        fence(Ordering::SeqCst);
         taken.ok().map(|seen| seen & ARRIVALS)
     }
 

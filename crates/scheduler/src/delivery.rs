@@ -27,6 +27,11 @@ impl Delivery {
         }
     }
 
+    /// Whether whoever was added last wakes this one as well: a task that waits for several requests is woken once.
+    pub(crate) fn will_wake(&self, waiter: &Waiter) -> bool {
+        self.direct.last().is_some_and(|last| last.is_same_task(waiter))
+    }
+
     /// Wakes them. A waker that panics does not keep the others waiting.
     pub(crate) fn send(&mut self) {
         for waiter in self.direct.drain(..) {

@@ -2,9 +2,7 @@
 
 use std::time::Instant;
 
-use crate::answer::{Caller, Owed, Pending, Place, halves};
-use crate::core::Core;
-use crate::sync::Arc;
+use crate::answer::{Caller, Owed, Pending, Submission, halves};
 use crate::{GroupId, Handoff, Priority, Request, TenantId};
 
 /// A request that is queued: what the policy knows of it, and its content, which the policy does not look into.
@@ -82,9 +80,8 @@ impl<T, R> Content for Ticketed<T, R> {
 
 impl<T, R> Entry<Ticketed<T, R>> {
     /// The two halves of a request that was let in through the gate.
-    pub(crate) fn ticketed(request: Request<T>, submitted: Instant, core: &Arc<Core>) -> (Caller<R>, Self) {
-        let (caller, promise) =
-            halves(Place { core: Arc::clone(core), priority: request.priority, tenant: request.tenant, submitted });
+    pub(crate) fn ticketed(request: Request<T>, submitted: Instant) -> (Caller<R>, Self) {
+        let (caller, promise) = halves(Submission { at: submitted, priority: request.priority });
         let entry = Entry::new(request, submitted, |payload, handoff| Ticketed { payload, handoff, promise });
         (caller, entry)
     }

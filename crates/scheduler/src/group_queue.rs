@@ -1,14 +1,14 @@
 //! The requests of one group that wait, in the leader's hands.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use crate::GroupId;
 use crate::arrivals::Arrivals;
 use crate::entry::{Content, Entry, Item, Removed};
 use crate::forecast::{Ahead, Bounds, DueRows, DueSlot, Forecast};
-use crate::order::{Due, Key, LEVELS, OVERDUE, Rank, SHELVES, Shelf, effective_priority, level};
+use crate::nearly_sorted::NearlySorted;
+use crate::order::{Key, LEVELS, OVERDUE, Rank, SHELVES, Shelf, Ticks, effective_priority, level};
 use crate::patience::Patience;
 use crate::policy::Waiting;
 use crate::service_time::ServiceTime;
@@ -26,9 +26,9 @@ pub(crate) struct GroupQueue<C> {
     id: GroupId,
     aging_interval: Duration,
     held: Vec<Option<Held<C>>>,
-    free: Vec<usize>,
+    free: Vec<u32>,
     /// Each shelf by deadline, then submission. Holds the overdue as well, to find their deadlines.
-    shelves: [BinaryHeap<Reverse<Key>>; SHELVES],
+    shelves: [NearlySorted<Key>; SHELVES],
     /// The same by tenant, once there is more than one.
     shares: Option<Box<Shares>>,
     /// The tenant of the first request.
@@ -48,6 +48,8 @@ pub(crate) struct GroupQueue<C> {
     arrivals: Arrivals,
     patience: Patience,
     service_time: ServiceTime,
+    /// What a row in a full batch is expected to cost, in nanoseconds.
+    row_nanos: f64,
 }
 
 struct Held<C> {
@@ -62,7 +64,7 @@ struct Taking {
     now: Instant,
     rows: usize,
     raised_rows: usize,
-    tightest: Due,
+    tightest: Option<Instant>,
 }
 
 impl<C> Held<C> {
@@ -78,7 +80,7 @@ impl<C: Content> GroupQueue<C> {
             aging_interval,
             held: Vec::new(),
             free: Vec::new(),
-            shelves: std::array::from_fn(|_| BinaryHeap::new()),
+            shelves: [const { NearlySorted::new() }; SHELVES],
             shares: None,
             only_tenant: None,
             overdue: VecDeque::new(),
@@ -92,6 +94,7 @@ impl<C: Content> GroupQueue<C> {
             arrivals: Arrivals::default(),
             patience: Patience::default(),
             service_time: ServiceTime::default(),
+            row_nanos: 0.0,
         }
     }
 
@@ -102,6 +105,8 @@ impl<C: Content> GroupQueue<C> {
 
     pub(crate) fn learn(&mut self, rows: usize, took: Duration, now: Instant) {
         self.service_time.observe(rows, took, now);
+        let full = self.id.full_rows();
+        self.row_nanos = self.mean(full).as_secs_f64() * 1e9 / full as f64;
     }
 
     pub(crate) fn insert(&mut self, entry: Entry<C>) {
@@ -111,14 +116,19 @@ impl<C: Content> GroupQueue<C> {
         self.rows += entry.rows;
         let index = self.free.pop().unwrap_or_else(|| {
             self.held.push(None);
-            self.held.len() - 1
+            u32::try_from(self.held.len() - 1).expect("memory holds fewer than 2^32 requests")
         });
-        let key = Key { due: Due::from(entry.deadline), submitted: entry.submitted, sequence: self.sequence, index };
+        let key = Key {
+            due: entry.deadline.map_or(Ticks::NEVER, |deadline| Ticks::at(deadline, self.epoch)),
+            submitted: Ticks::at(entry.submitted, self.epoch),
+            sequence: self.sequence,
+            index,
+        };
         let (level, tenant) = (level(entry.priority), place(entry.tenant));
         let shelf = Shelf::of(entry.priority, level);
         self.level_rows[level] += entry.rows;
         let due_slot = self.due_rows.add(entry.priority, entry.rows, entry.deadline, entry.submitted, self.epoch);
-        self.held[index] = Some(Held { entry, sequence: key.sequence, level, due_slot });
+        self.held[index as usize] = Some(Held { entry, sequence: key.sequence, level, due_slot });
         self.shelve(shelf, tenant, key);
         insert_by_submission(&mut self.ages[0], key);
     }
@@ -126,10 +136,11 @@ impl<C: Content> GroupQueue<C> {
     /// Raises by one level what has waited another interval.
     pub(crate) fn age(&mut self, now: Instant) {
         for intervals in 0..LEVELS - 1 {
-            let older_than = self.aging_interval.saturating_mul(u32::try_from(intervals + 1).unwrap_or(u32::MAX));
+            let wait = self.aging_interval.saturating_mul(u32::try_from(intervals + 1).unwrap_or(u32::MAX));
+            let Some(aged) = Ticks::at(now, self.epoch).before(wait) else { break };
             while let Some(&key) = self.ages[intervals].front() {
                 if self.is_present(key) {
-                    if now.saturating_duration_since(key.submitted) < older_than {
+                    if key.submitted > aged {
                         break;
                     }
                     insert_by_submission(&mut self.ages[intervals + 1], key);
@@ -141,7 +152,7 @@ impl<C: Content> GroupQueue<C> {
     }
 
     fn raise(&mut self, key: Key) {
-        let Some(held) = &mut self.held[key.index] else { return };
+        let Some(held) = &mut self.held[key.index as usize] else { return };
         if held.level == OVERDUE {
             return;
         }
@@ -156,7 +167,7 @@ impl<C: Content> GroupQueue<C> {
     }
 
     fn shelve(&mut self, shelf: Shelf, tenant: usize, key: Key) {
-        self.shelves[shelf.index()].push(Reverse(key));
+        self.shelves[shelf.index()].push(key);
         match &mut self.shares {
             Some(shares) => shares.push(shelf, tenant, key),
             None if *self.only_tenant.get_or_insert(tenant) == tenant => {}
@@ -168,8 +179,8 @@ impl<C: Content> GroupQueue<C> {
     fn share_out(&mut self) {
         let mut shares = Shares::default();
         for shelf in Shelf::ALL {
-            for &Reverse(key) in &self.shelves[shelf.index()] {
-                if let Some(held) = self.held[key.index].as_ref().filter(|_| self.is_at(key, shelf)) {
+            for &key in self.shelves[shelf.index()].iter() {
+                if let Some(held) = self.held[key.index as usize].as_ref().filter(|_| self.is_at(key, shelf)) {
                     shares.push(shelf, place(held.entry.tenant), key);
                 }
             }
@@ -204,20 +215,20 @@ impl<C: Content> GroupQueue<C> {
 
     /// Just after the last moment at which the request can still be done by its deadline.
     fn hopeless_at(&self, key: Key, now: Instant) -> Option<Instant> {
-        let held = self.held[key.index].as_ref()?;
+        let held = self.held[key.index as usize].as_ref()?;
         let cost = self.service_time.bound(self.company(held.level, held.entry.rows), now);
         Some(held.entry.deadline?.checked_sub(cost).unwrap_or(now).max(now) + Duration::from_nanos(1))
     }
 
     fn is_hopeless(&self, key: Key, now: Instant) -> bool {
-        let Some(held) = &self.held[key.index] else { return true };
+        let Some(held) = &self.held[key.index as usize] else { return true };
         let rows = self.company(held.level, held.entry.rows);
         let in_time = |deadline| deadline > now && deadline >= self.finish(now, rows);
         held.entry.content.is_withdrawn() || !held.entry.deadline.is_none_or(in_time)
     }
 
     fn dismiss(&mut self, key: Key, removed: &mut Removed<C>) {
-        let claimed = self.vacate(key.index).map(|(entry, level)| entry.claim(effective_priority(level)));
+        let claimed = self.vacate(key.index as usize).map(|(entry, level)| entry.claim(effective_priority(level)));
         match claimed {
             Some(Ok(item)) => removed.hopeless.push(item),
             Some(Err(payload)) => removed.withdrawn.push(payload),
@@ -244,8 +255,7 @@ impl<C: Content> GroupQueue<C> {
 
     /// The device time of so many rows in full batches, in nanoseconds.
     pub(crate) fn nanos(&self, rows: usize) -> u64 {
-        let full = self.id.full_rows();
-        (self.mean(full).as_secs_f64() * 1e9 * rows as f64 / full as f64) as u64
+        (self.row_nanos * rows as f64) as u64
     }
 
     /// What the largest batch costs at most.
@@ -268,25 +278,26 @@ impl<C: Content> GroupQueue<C> {
         })?;
         let tightest = Shelf::ALL
             .into_iter()
-            .filter_map(|shelf| match self.first_due(shelf)?.due {
-                Due::By(deadline) => Some(deadline),
-                Due::Never => None,
+            .filter_map(|shelf| {
+                let key = self.first_due(shelf)?;
+                self.held[key.index as usize].as_ref()?.entry.deadline
             })
             .min();
-        let oldest = self.oldest().unwrap_or(first.submitted);
+        let submitted = self.held[first.index as usize].as_ref()?.entry.submitted;
+        let oldest = self.oldest().unwrap_or(submitted);
         let cost = |rows| self.service_time.bound(rows, now);
         Some(Waiting {
             group: self.id,
             head: Rank {
                 place,
                 round: turns.round(self.tenant(first)),
-                due: if order[place] == Shelf::OVERDUE { Due::Never } else { first.due },
+                due: if order[place] == Shelf::OVERDUE { Ticks::NEVER } else { first.due },
                 submitted: first.submitted,
             },
             len: self.len,
             rows: self.rows,
             oldest,
-            newest: self.arrivals.newest().unwrap_or(first.submitted),
+            newest: self.arrivals.newest().unwrap_or(submitted),
             tightest,
             gap: self.arrivals.gap(),
             waits_pay: self.patience.is_worth(self.len, now),
@@ -312,7 +323,7 @@ impl<C: Content> GroupQueue<C> {
         removed: &mut Removed<C>,
     ) {
         self.patience.end();
-        let mut taking = Taking { now, rows: 0, raised_rows: 0, tightest: Due::Never };
+        let mut taking = Taking { now, rows: 0, raised_rows: 0, tightest: None };
         if turns.raised_first() {
             for shelf in Shelf::RAISED_FIRST {
                 let raised_limit = Some(self.id.full_rows().div_ceil(2));
@@ -340,11 +351,12 @@ impl<C: Content> GroupQueue<C> {
             if raised_limit.is_some() && shelf.is_raised() && !self.is_privileged(key, turns) {
                 break;
             }
-            let Some(held) = &self.held[key.index] else { break };
+            let Some(held) = &self.held[key.index as usize] else { break };
             let (rows, tenant) = (held.entry.rows, place(held.entry.tenant));
             let rows_with = taking.rows + rows;
-            let tightest_with = taking.tightest.min(Due::from(held.entry.deadline));
-            let too_late = taking.rows > 0 && Due::By(self.finish(taking.now, rows_with)) > tightest_with;
+            let tightest_with = taking.tightest.into_iter().chain(held.entry.deadline).min();
+            let too_late =
+                taking.rows > 0 && tightest_with.is_some_and(|tightest| self.finish(taking.now, rows_with) > tightest);
             let too_raised = shelf.is_raised()
                 && taking.rows > 0
                 && raised_limit.is_some_and(|limit| taking.raised_rows + rows > limit);
@@ -354,7 +366,7 @@ impl<C: Content> GroupQueue<C> {
             if !fits && !held.entry.content.is_withdrawn() {
                 break;
             }
-            let Some((entry, level)) = self.vacate(key.index) else { break };
+            let Some((entry, level)) = self.vacate(key.index as usize) else { break };
             match entry.claim(effective_priority(level)) {
                 Ok(item) => {
                     turns.serve(tenant, rows, self.id.full_rows(), is_first);
@@ -440,7 +452,7 @@ impl<C: Content> GroupQueue<C> {
 
     /// The request of a shelf that is due first.
     fn first_due(&mut self, shelf: Shelf) -> Option<Key> {
-        while let Some(&Reverse(key)) = self.shelves[shelf.index()].peek() {
+        while let Some(&key) = self.shelves[shelf.index()].first() {
             if self.is_at(key, shelf) {
                 return Some(key);
             }
@@ -450,14 +462,14 @@ impl<C: Content> GroupQueue<C> {
     }
 
     fn tenant(&self, key: Key) -> usize {
-        self.held[key.index].as_ref().map_or(0, |held| place(held.entry.tenant))
+        self.held[key.index as usize].as_ref().map_or(0, |held| place(held.entry.tenant))
     }
 
     fn oldest(&mut self) -> Option<Instant> {
         for intervals in (0..LEVELS).rev() {
             while let Some(&key) = self.ages[intervals].front() {
                 if self.is_present(key) {
-                    return Some(key.submitted);
+                    return self.held[key.index as usize].as_ref().map(|held| held.entry.submitted);
                 }
                 self.ages[intervals].pop_front();
             }
@@ -466,16 +478,18 @@ impl<C: Content> GroupQueue<C> {
     }
 
     fn is_present(&self, key: Key) -> bool {
-        self.held[key.index].as_ref().is_some_and(|held| held.sequence == key.sequence)
+        self.held[key.index as usize].as_ref().is_some_and(|held| held.sequence == key.sequence)
     }
 
     fn is_at(&self, key: Key, shelf: Shelf) -> bool {
-        self.held[key.index].as_ref().is_some_and(|held| held.sequence == key.sequence && held.shelf() == shelf)
+        self.held[key.index as usize]
+            .as_ref()
+            .is_some_and(|held| held.sequence == key.sequence && held.shelf() == shelf)
     }
 
     fn vacate(&mut self, index: usize) -> Option<(Entry<C>, usize)> {
         let held = self.held[index].take()?;
-        self.free.push(index);
+        self.free.push(index as u32);
         self.len -= 1;
         self.rows -= held.entry.rows;
         self.level_rows[held.level] -= held.entry.rows;
@@ -486,15 +500,15 @@ impl<C: Content> GroupQueue<C> {
     /// Keeps the keys of departed requests from outgrowing those of present ones.
     fn forget_departed(&mut self) {
         let keys = self.overdue.len()
-            + self.shelves.iter().map(BinaryHeap::len).sum::<usize>()
+            + self.shelves.iter().map(NearlySorted::len).sum::<usize>()
             + self.ages.iter().map(VecDeque::len).sum::<usize>();
         // A present request has two keys, three once it is overdue.
         if keys <= 6 * self.len + SLACK {
             return;
         }
-        let mut shelves = std::mem::take(&mut self.shelves);
+        let mut shelves = std::mem::replace(&mut self.shelves, [const { NearlySorted::new() }; SHELVES]);
         for (keys, shelf) in shelves.iter_mut().zip(Shelf::ALL) {
-            keys.retain(|&Reverse(key)| self.is_at(key, shelf));
+            keys.retain(|&key| self.is_at(key, shelf));
         }
         self.shelves = shelves;
         if self.shares.is_some() {
@@ -513,6 +527,9 @@ impl<C: Content> GroupQueue<C> {
 /// Inserts from the back: submissions come in order but for the skew between lanes.
 fn insert_by_submission(keys: &mut VecDeque<Key>, key: Key) {
     let order = |key: &Key| (key.submitted, key.sequence);
+    if keys.back().is_none_or(|last| order(last) < order(&key)) {
+        return keys.push_back(key);
+    }
     let behind = keys.iter().rev().take_while(|other| order(other) > order(&key)).count();
     keys.insert(keys.len() - behind, key);
 }

@@ -17,6 +17,7 @@ mod group;
 mod group_queue;
 mod handoff;
 mod intake;
+mod nearly_sorted;
 mod offered;
 mod order;
 mod outcome;

@@ -1,6 +1,6 @@
 //! In which order requests go.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::Priority;
 
@@ -60,28 +60,33 @@ impl Shelf {
     }
 }
 
+/// A time as keys hold it: nanoseconds since the scheduler's beginning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Ticks(u64);
+
+impl Ticks {
+    /// After every other time: no deadline.
+    pub(crate) const NEVER: Self = Self(u64::MAX);
+
+    pub(crate) fn at(time: Instant, epoch: Instant) -> Self {
+        Self(time.saturating_duration_since(epoch).as_nanos() as u64)
+    }
+
+    /// So long before; none before the beginning.
+    pub(crate) fn before(self, wait: Duration) -> Option<Self> {
+        Some(Self(self.0.checked_sub(u64::try_from(wait.as_nanos()).ok()?)?))
+    }
+}
+
 /// A request's place among those of its level, and where to find it in its group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Key {
-    /// Its deadline, except among the overdue, where its submission comes first. None comes last.
-    pub(crate) due: Due,
-    pub(crate) submitted: Instant,
+    /// Its deadline.
+    pub(crate) due: Ticks,
+    pub(crate) submitted: Ticks,
     /// The order of arrival in the group; unique, so that a place that was given to another request is told apart.
     pub(crate) sequence: u64,
-    pub(crate) index: usize,
-}
-
-/// A deadline, where no deadline comes after every other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Due {
-    By(Instant),
-    Never,
-}
-
-impl From<Option<Instant>> for Due {
-    fn from(deadline: Option<Instant>) -> Self {
-        deadline.map_or(Self::Never, Self::By)
-    }
+    pub(crate) index: u32,
 }
 
 /// What decides between the first requests of two groups: when their shelf is served, their tenants' turns, deadline,
@@ -91,6 +96,6 @@ pub(crate) struct Rank {
     /// The shelf's place in the order of service.
     pub(crate) place: usize,
     pub(crate) round: u64,
-    pub(crate) due: Due,
-    pub(crate) submitted: Instant,
+    pub(crate) due: Ticks,
+    pub(crate) submitted: Ticks,
 }

@@ -124,7 +124,7 @@ mod tests {
 
     use super::*;
     use crate::GroupConfig;
-    use crate::order::Due;
+    use crate::order::Ticks;
 
     const MAX_WAIT: Duration = Duration::from_millis(5);
 
@@ -140,7 +140,7 @@ mod tests {
     fn waiting(now: Instant, len: usize) -> Waiting {
         Waiting {
             group: group(0),
-            head: Rank { place: 3, round: 0, due: Due::Never, submitted: now },
+            head: Rank { place: 3, round: 0, due: Ticks::NEVER, submitted: Ticks::NEVER },
             len,
             rows: len,
             oldest: now,
@@ -255,7 +255,7 @@ mod tests {
         let now = Instant::now();
         let ready = |index, level| Waiting {
             group: group(index),
-            head: Rank { place: level, round: 0, due: Due::Never, submitted: now },
+            head: Rank { place: level, round: 0, due: Ticks::NEVER, submitted: Ticks::NEVER },
             ..waiting(now, 32)
         };
         let urgent_but_not_ready = Waiting { rows: 1, ..ready(2, 1) };

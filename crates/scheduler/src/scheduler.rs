@@ -180,9 +180,12 @@ impl<T, R> Scheduler<T, R> {
         if let Err(reason) = shared.core.admission.enter(now, &request) {
             return Err(reason.refuse(request));
         }
-        let (caller, entry) = Entry::ticketed(request, now, &shared.core);
-        let ticket = Ticket::new(caller);
+        let tenant = request.tenant;
+        let (caller, entry) = Entry::ticketed(request, now);
+        let ticket = Ticket::new(caller, Arc::clone(&shared.core), lane, tenant);
         if let Err(entry) = shared.push(lane, entry) {
+            // Gives its place back.
+            drop(ticket);
             return Err(SubmitError::Full(entry.into_request()));
         }
         if deadline.is_some() {
@@ -228,7 +231,13 @@ impl<T, R> Shared<T, R> {
     /// Settles everything that waits: nobody will execute it.
     pub(crate) fn abandon(&self) {
         let entries = self.intake.lock().clear();
-        drop(entries);
+        for entry in entries {
+            let (lane, tenant) = (entry.priority, entry.tenant);
+            // Dropping what was claimed tells the caller.
+            if entry.claim(lane).is_ok() {
+                self.core.release(lane, tenant);
+            }
+        }
     }
 }
 

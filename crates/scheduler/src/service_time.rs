@@ -41,6 +41,8 @@ pub(crate) struct ServiceTime {
     per_row: f64,
     /// The mean square of the logarithm of what a batch took over what was predicted.
     noise: f64,
+    /// The bound over the prediction.
+    margin: f64,
 }
 
 impl Default for ServiceTime {
@@ -54,6 +56,7 @@ impl Default for ServiceTime {
             covariance: 0.0,
             per_row: 0.0,
             noise: ASSUMED_NOISE,
+            margin: margin(ASSUMED_NOISE),
         }
     }
 }
@@ -70,6 +73,7 @@ impl ServiceTime {
             let off = (seconds.max(LEAST_COST) / self.seconds(rows).max(LEAST_COST)).ln();
             let weight = (1.0 / (f64::from(self.observations) + ASSUMED_WEIGHT)).max(LEAST_NOISE_WEIGHT);
             self.noise += weight * (off * off - self.noise);
+            self.margin = margin(self.noise);
         }
         self.observations = self.observations.saturating_add(1);
         self.last = Some(now);
@@ -96,7 +100,7 @@ impl ServiceTime {
         if !self.is_fresh(now) {
             return Duration::ZERO;
         }
-        Duration::from_secs_f64(self.seconds(rows as f64) * (DEVIATIONS * self.noise.sqrt()).exp())
+        Duration::from_secs_f64(self.seconds(rows as f64) * self.margin)
     }
 
     /// Until when [`bound`](Self::bound) holds; none before the first observation.
@@ -117,6 +121,11 @@ impl ServiceTime {
     fn seconds(&self, rows: f64) -> f64 {
         (self.mean_seconds + self.per_row * (rows - self.mean_rows)).max(0.0)
     }
+}
+
+/// How far the bound lies above the prediction.
+fn margin(noise: f64) -> f64 {
+    (DEVIATIONS * noise.sqrt()).exp()
 }
 
 #[cfg(all(test, not(loom)))]

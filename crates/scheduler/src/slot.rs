@@ -35,6 +35,11 @@ impl Waiter {
             Self::Thread(thread) => thread.unpark(),
         }
     }
+
+    /// Whether waking this one wakes the other: one task that waits for several requests.
+    pub(crate) fn is_same_task(&self, other: &Self) -> bool {
+        matches!((self, other), (Self::Task(this), Self::Task(other)) if this.will_wake(other))
+    }
 }
 
 struct Slot<O, C> {
@@ -83,10 +88,6 @@ pub(crate) fn pair<O, C>(context: C) -> (CallerHalf<O, C>, Promise<O, C>) {
 }
 
 impl<O, C> CallerHalf<O, C> {
-    pub(crate) fn context(&self) -> &C {
-        &self.slot.context
-    }
-
     pub(crate) fn is_done(&self) -> bool {
         self.slot.state.load(Ordering::Acquire) & PHASE == DONE
     }
@@ -163,10 +164,6 @@ impl<O, C> Promise<O, C> {
             .map(|_| Debt { slot: self.slot })
     }
 
-    pub(crate) fn context(&self) -> &C {
-        &self.slot.context
-    }
-
     pub(crate) fn is_withdrawn(&self) -> bool {
         self.slot.state.load(Ordering::Relaxed) & PHASE == WITHDRAWN
     }
@@ -177,8 +174,9 @@ impl<O, C> Debt<O, C> {
         &self.slot.context
     }
 
-    /// Hands the outcome over; gives back whom to wake.
-    pub(crate) fn settle(self, outcome: O) -> Option<Waiter> {
+    /// Hands the outcome over; gives back whom to wake, unless it `will_wake` anyway: then its waker stays here, to be
+    /// dropped where it came from.
+    pub(crate) fn settle(self, outcome: O, will_wake: impl FnOnce(&Waiter) -> bool) -> Option<Waiter> {
         // SAFETY: the outcome is this half's until the swap below, and `self` is the only one of its kind.
         self.slot.outcome.with_mut(|cell| unsafe { *cell = Some(outcome) });
         let before = self.slot.state.swap(DONE, Ordering::AcqRel);
@@ -186,7 +184,7 @@ impl<O, C> Debt<O, C> {
             return None;
         }
         // SAFETY: `WAITING` was set when the swap made the phase `DONE`, so the caller can no longer clear it.
-        self.slot.waiter.with_mut(|cell| unsafe { (*cell).take() })
+        self.slot.waiter.with_mut(|cell| unsafe { (*cell).take_if(|waiter| !will_wake(waiter)) })
     }
 }
 
@@ -198,7 +196,7 @@ mod explored {
     fn a_request_is_either_withdrawn_or_answered_never_both() {
         loom::model(|| {
             let (mut caller, promise) = pair::<u32, ()>(());
-            let worker = loom::thread::spawn(move || promise.claim().map(|debt| debt.settle(7).is_some()));
+            let worker = loom::thread::spawn(move || promise.claim().map(|debt| debt.settle(7, |_| false).is_some()));
             let withdrawn = caller.withdraw();
             let answered = worker.join().expect("the worker ends").is_some();
             assert_ne!(withdrawn, answered);
@@ -213,7 +211,7 @@ mod explored {
             let (mut caller, promise) = pair::<u32, ()>(());
             let worker = loom::thread::spawn(move || {
                 let debt = promise.claim().expect("nobody withdraws");
-                if let Some(Waiter::Thread(thread)) = debt.settle(7) {
+                if let Some(Waiter::Thread(thread)) = debt.settle(7, |_| false) {
                     thread.unpark();
                 }
             });
@@ -234,7 +232,7 @@ mod explored {
             let (mut caller, promise) = pair::<u32, ()>(());
             let worker = loom::thread::spawn(move || {
                 let debt = promise.claim().expect("nobody withdraws");
-                debt.settle(7).is_some()
+                debt.settle(7, |_| false).is_some()
             });
             let first = caller.wait(Waiter::Thread(crate::sync::current_thread()));
             let second = caller.wait(Waiter::Thread(crate::sync::current_thread()));

@@ -5,10 +5,11 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use crate::Outcome;
 use crate::answer::Caller;
+use crate::core::Core;
 use crate::slot::Waiter;
-use crate::sync::{current_thread, park_thread, park_thread_until};
+use crate::sync::{Arc, current_thread, park_thread, park_thread_until};
+use crate::{Outcome, Priority, TenantId};
 
 /// A request under way: a future of its [`Outcome`], on any runtime, or something for a plain thread to wait on.
 ///
@@ -21,11 +22,16 @@ use crate::sync::{current_thread, park_thread, park_thread_until};
 #[must_use = "dropping a ticket withdraws its request"]
 pub struct Ticket<R> {
     caller: Caller<R>,
+    /// Where its place is given back. Here rather than with the outcome: it comes and goes on the caller's threads, and
+    /// its reference count stays with them.
+    core: Arc<Core>,
+    lane: Priority,
+    tenant: Option<TenantId>,
 }
 
 impl<R> Ticket<R> {
-    pub(crate) const fn new(caller: Caller<R>) -> Self {
-        Self { caller }
+    pub(crate) const fn new(caller: Caller<R>, core: Arc<Core>, lane: Priority, tenant: Option<TenantId>) -> Self {
+        Self { caller, core, lane, tenant }
     }
 
     /// Whether the outcome is there.
@@ -114,8 +120,7 @@ impl<R> Ticket<R> {
     }
 
     fn give_place_back(&self) {
-        let place = self.caller.context();
-        place.core.release(place.priority, place.tenant);
+        self.core.release(self.lane, self.tenant);
     }
 }
 

@@ -8,7 +8,6 @@ use proptest::prelude::*;
 use super::*;
 use crate::core::Core;
 use crate::entry::Ticketed;
-use crate::order::Due;
 use crate::service_time::ServiceTime;
 use crate::sync::{Arc, Parker};
 use crate::{Config, GroupConfig, Policy, Priority, Request, Ticket};
@@ -69,7 +68,7 @@ impl Known {
     }
 
     fn due(&self) -> Due {
-        self.deadline.into()
+        self.deadline.map_or(Due::Never, Due::By)
     }
 
     fn is_raised(&self, now: Instant) -> bool {
@@ -85,6 +84,13 @@ impl Known {
     fn order(&self, now: Instant) -> (Due, Instant) {
         (if self.level(now) == 0 { Due::Never } else { self.due() }, self.submitted)
     }
+}
+
+/// A deadline, where no deadline comes after every other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Due {
+    By(Instant),
+    Never,
 }
 
 struct World {
@@ -127,10 +133,10 @@ impl World {
         let mut request = Request::new(Self::group(group), id).priority(priority).rows(rows_of);
         let deadline = due_in.map(|due_in| self.now + due_in);
         request.deadline = deadline;
-        let (caller, entry) = Entry::ticketed(request, self.now, &self.core);
+        let (caller, entry) = Entry::ticketed(request, self.now);
         self.queue.insert(entry);
         let submitted = self.now;
-        let ticket = Ticket::new(caller);
+        let ticket = Ticket::new(caller, Arc::clone(&self.core), priority, None);
         self.known.push(Known { id, group, lane, rows, submitted, deadline, ticket });
     }
 

@@ -1,7 +1,7 @@
 //! What runs in production.
 
 pub(crate) use std::sync::Arc;
-pub(crate) use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+pub(crate) use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 pub(crate) use std::thread::{Thread, current as current_thread, park as park_thread, yield_now};
 use std::time::Instant;
 
