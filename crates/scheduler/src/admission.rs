@@ -57,7 +57,7 @@ impl Admission {
             if deadline <= now {
                 return Err(Reason::DeadlinePassed);
             }
-            if let Some(wait) = self.forecast.hopeless_wait(now, lane, group, rows, deadline) {
+            if let Some(wait) = self.forecast.hopeless_wait(now, request.tenant, lane, group, rows, deadline) {
                 return Err(if self.gate.is_closed() { Reason::Closed } else { Reason::DeadlineUnmeetable(wait) });
             }
         }

@@ -12,8 +12,8 @@ use crate::order::{Key, LEVELS, OVERDUE, Rank, SHELVES, Shelf, Ticks, effective_
 use crate::patience::Patience;
 use crate::policy::Waiting;
 use crate::service_time::ServiceTime;
-use crate::shares::Shares;
-use crate::turns::{Turns, place};
+use crate::shares::{Shares, Standing};
+use crate::turns::{Turns, place, turn_rows};
 
 /// How many keys of departed requests are kept, beside as many as there are of present ones, before they are swept out.
 const SLACK: usize = 64;
@@ -64,12 +64,24 @@ struct Taking {
     now: Instant,
     rows: usize,
     raised_rows: usize,
+    /// How many rows of the raised it takes, while others wait.
+    raised_limit: Option<usize>,
     tightest: Option<Instant>,
 }
 
 impl<C> Held<C> {
     const fn shelf(&self) -> Shelf {
         Shelf::of(self.entry.priority, self.level)
+    }
+
+    fn standing(&self) -> Standing {
+        Standing {
+            tenant: place(self.entry.tenant),
+            lane: self.entry.priority,
+            level: self.level,
+            rows: self.entry.rows,
+            due: self.due_slot,
+        }
     }
 }
 
@@ -124,12 +136,19 @@ impl<C: Content> GroupQueue<C> {
             sequence: self.sequence,
             index,
         };
-        let (level, tenant) = (level(entry.priority), place(entry.tenant));
+        let level = level(entry.priority);
         let shelf = Shelf::of(entry.priority, level);
         self.level_rows[level] += entry.rows;
         let due_slot = self.due_rows.add(entry.priority, entry.rows, entry.deadline, entry.submitted, self.epoch);
-        self.held[index as usize] = Some(Held { entry, sequence: key.sequence, level, due_slot });
-        self.shelve(shelf, tenant, key);
+        let held = Held { entry, sequence: key.sequence, level, due_slot };
+        let standing = held.standing();
+        self.held[index as usize] = Some(held);
+        self.shelves[shelf.index()].push(key);
+        match &mut self.shares {
+            Some(shares) => shares.insert(standing, shelf, key),
+            None if *self.only_tenant.get_or_insert(standing.tenant) == standing.tenant => {}
+            None => self.share_out(),
+        }
         insert_by_submission(&mut self.ages[0], key);
     }
 
@@ -156,22 +175,17 @@ impl<C: Content> GroupQueue<C> {
         if held.level == OVERDUE {
             return;
         }
+        let standing = held.standing();
         self.level_rows[held.level] -= held.entry.rows;
         held.level -= 1;
         self.level_rows[held.level] += held.entry.rows;
-        let (shelf, tenant) = (held.shelf(), place(held.entry.tenant));
-        self.shelve(shelf, tenant, key);
+        let shelf = held.shelf();
+        self.shelves[shelf.index()].push(key);
+        if let Some(shares) = &mut self.shares {
+            shares.raise(standing, shelf, key);
+        }
         if shelf == Shelf::OVERDUE {
             insert_by_submission(&mut self.overdue, key);
-        }
-    }
-
-    fn shelve(&mut self, shelf: Shelf, tenant: usize, key: Key) {
-        self.shelves[shelf.index()].push(key);
-        match &mut self.shares {
-            Some(shares) => shares.push(shelf, tenant, key),
-            None if *self.only_tenant.get_or_insert(tenant) == tenant => {}
-            None => self.share_out(),
         }
     }
 
@@ -181,7 +195,7 @@ impl<C: Content> GroupQueue<C> {
         for shelf in Shelf::ALL {
             for &key in self.shelves[shelf.index()].iter() {
                 if let Some(held) = self.held[key.index as usize].as_ref().filter(|_| self.is_at(key, shelf)) {
-                    shares.push(shelf, place(held.entry.tenant), key);
+                    shares.insert(held.standing(), shelf, key);
                 }
             }
         }
@@ -199,7 +213,32 @@ impl<C: Content> GroupQueue<C> {
         while let Some(key) = self.first_overdue().filter(|&key| self.is_hopeless(key, now)) {
             self.dismiss(key, removed);
         }
+        self.refuse_by_tenant(now, removed);
         self.forget_departed();
+    }
+
+    /// The more a tenant has waiting, the larger the batch in which its requests must be in time: so of what waits on a
+    /// shelf, one tenant's may be hopeless while another's that is due before it is not.
+    fn refuse_by_tenant(&mut self, now: Instant, removed: &mut Removed<C>) {
+        let surely_in_time = Ticks::at(self.finish(now, self.id.max_rows()), self.epoch);
+        // From the last on: the last takes the place of one that has nothing left.
+        for position in (0..self.shares.as_ref().map_or(0, |shares| shares.len())).rev() {
+            for shelf in Shelf::ALL {
+                while let Some(key) = self.first_of_tenant(position, shelf)
+                    && key.due < surely_in_time
+                    && self.is_hopeless(key, now)
+                {
+                    self.dismiss(key, removed);
+                }
+            }
+        }
+    }
+
+    fn first_of_tenant(&mut self, position: usize, shelf: Shelf) -> Option<Key> {
+        let mut shares = self.shares.take()?;
+        let first = shares.first_of(position, shelf, |key, shelf| self.is_at(key, shelf));
+        self.shares = Some(shares);
+        first
     }
 
     /// When the first of those that are due first in their level becomes hopeless.
@@ -216,13 +255,13 @@ impl<C: Content> GroupQueue<C> {
     /// Just after the last moment at which the request can still be done by its deadline.
     fn hopeless_at(&self, key: Key, now: Instant) -> Option<Instant> {
         let held = self.held[key.index as usize].as_ref()?;
-        let cost = self.service_time.bound(self.company(held.level, held.entry.rows), now);
+        let cost = self.service_time.bound(self.company(held), now);
         Some(held.entry.deadline?.checked_sub(cost).unwrap_or(now).max(now) + Duration::from_nanos(1))
     }
 
     fn is_hopeless(&self, key: Key, now: Instant) -> bool {
         let Some(held) = &self.held[key.index as usize] else { return true };
-        let rows = self.company(held.level, held.entry.rows);
+        let rows = self.company(held);
         let in_time = |deadline| deadline > now && deadline >= self.finish(now, rows);
         held.entry.content.is_withdrawn() || !held.entry.deadline.is_none_or(in_time)
     }
@@ -236,21 +275,32 @@ impl<C: Content> GroupQueue<C> {
         }
     }
 
-    /// Publishes what a batch costs, and adds what is queued to `ahead`; gives back the device time of all that waits,
-    /// in nanoseconds.
-    pub(crate) fn publish(&self, now: Instant, forecast: &Forecast, ahead: &mut Ahead) -> u64 {
+    /// Publishes what a batch costs; gives back the device time of all that waits, in nanoseconds.
+    pub(crate) fn publish(&self, now: Instant, forecast: &Forecast) -> u64 {
         let Some(valid_until) = self.service_time.fresh_until() else { return 0 };
         let full = self.id.full_rows();
         let nanos = |cost: Duration| cost.as_nanos() as u64;
-        let mean_full = nanos(self.mean(full));
         let bounds = Bounds {
             fixed: nanos(self.service_time.bound(0, now)),
             full: nanos(self.service_time.bound(full, now)),
-            mean_full,
+            mean_full: nanos(self.mean(full)),
         };
         forecast.publish_group(self.id, bounds, valid_until);
-        self.due_rows.add_to(ahead, self.nanos(1));
         self.nanos(self.rows)
+    }
+
+    /// Adds what a tenant has queued with deadlines to `ahead`. False if that is nothing.
+    pub(crate) fn add_to(&self, tenant: usize, ahead: &mut Ahead) -> bool {
+        let due_rows = match &self.shares {
+            Some(shares) => shares.due_rows(tenant),
+            None => Some(&self.due_rows).filter(|_| self.only_tenant == Some(tenant)),
+        };
+        due_rows.is_some_and(|due_rows| due_rows.add_to(ahead, self.nanos(1)))
+    }
+
+    /// The device time of one tenant's turn, in nanoseconds.
+    pub(crate) fn turn_nanos(&self) -> u64 {
+        self.nanos(turn_rows(self.id.full_rows()))
     }
 
     /// The device time of so many rows in full batches, in nanoseconds.
@@ -271,11 +321,7 @@ impl<C: Content> GroupQueue<C> {
     /// What the policy must know; none if nothing waits.
     pub(crate) fn summary(&mut self, now: Instant, turns: &Turns) -> Option<Waiting> {
         let order = if turns.raised_first() { Shelf::RAISED_FIRST } else { Shelf::NATIVE_FIRST };
-        let (place, first) = (0..SHELVES).find_map(|place| {
-            let key = self.first(order[place], turns)?;
-            let goes = !order[place].is_raised() || self.is_privileged(key, turns);
-            goes.then_some((place, key))
-        })?;
+        let (place, first) = self.first(&order, turns)?;
         let tightest = Shelf::ALL
             .into_iter()
             .filter_map(|shelf| {
@@ -323,62 +369,85 @@ impl<C: Content> GroupQueue<C> {
         removed: &mut Removed<C>,
     ) {
         self.patience.end();
-        let mut taking = Taking { now, rows: 0, raised_rows: 0, tightest: None };
+        let mut taking = Taking { now, rows: 0, raised_rows: 0, raised_limit: None, tightest: None };
         if turns.raised_first() {
-            for shelf in Shelf::RAISED_FIRST {
-                let raised_limit = Some(self.id.full_rows().div_ceil(2));
-                self.take_from(shelf, raised_limit, &mut taking, turns, batch, removed);
-            }
+            taking.raised_limit = Some(self.id.full_rows().div_ceil(2));
+            self.take_in_order(&Shelf::RAISED_FIRST, &mut taking, turns, batch, removed);
+            taking.raised_limit = None;
         }
-        for shelf in Shelf::NATIVE_FIRST {
-            self.take_from(shelf, None, &mut taking, turns, batch, removed);
-        }
+        self.take_in_order(&Shelf::NATIVE_FIRST, &mut taking, turns, batch, removed);
         turns.settle(taking.rows - taking.raised_rows, taking.raised_rows, self.id.max_rows());
         self.forget_departed();
     }
 
-    fn take_from(
+    fn take_in_order(
         &mut self,
-        shelf: Shelf,
-        raised_limit: Option<usize>,
+        order: &[Shelf; SHELVES],
         taking: &mut Taking,
         turns: &mut Turns,
         batch: &mut Vec<Item<C::Claimed>>,
         removed: &mut Removed<C>,
     ) {
-        let mut is_first = true;
-        while let Some(key) = self.first(shelf, turns) {
-            if raised_limit.is_some() && shelf.is_raised() && !self.is_privileged(key, turns) {
-                break;
+        if self.shares.is_none() {
+            for &shelf in order {
+                while let Some(key) = self.first_on(shelf)
+                    && self.take_one(key, shelf, taking, turns, batch, removed)
+                {}
             }
-            let Some(held) = &self.held[key.index as usize] else { break };
-            let (rows, tenant) = (held.entry.rows, place(held.entry.tenant));
-            let rows_with = taking.rows + rows;
-            let tightest_with = taking.tightest.into_iter().chain(held.entry.deadline).min();
-            let too_late =
-                taking.rows > 0 && tightest_with.is_some_and(|tightest| self.finish(taking.now, rows_with) > tightest);
-            let too_raised = shelf.is_raised()
-                && taking.rows > 0
-                && raised_limit.is_some_and(|limit| taking.raised_rows + rows > limit);
-            // What is heavier than a full batch goes alone.
-            let fits = (taking.rows == 0 || rows_with <= self.id.full_rows()) && !too_late && !too_raised;
-            // What was withdrawn keeps no place from those behind it.
-            if !fits && !held.entry.content.is_withdrawn() {
-                break;
-            }
-            let Some((entry, level)) = self.vacate(key.index as usize) else { break };
-            match entry.claim(effective_priority(level)) {
-                Ok(item) => {
-                    turns.serve(tenant, rows, self.id.full_rows(), is_first);
-                    is_first = false;
-                    taking.rows = rows_with;
-                    taking.raised_rows += if shelf.is_raised() { rows } else { 0 };
-                    taking.tightest = tightest_with;
-                    batch.push(item);
-                }
-                Err(payload) => removed.withdrawn.push(payload),
+            return;
+        }
+        while taking.rows < self.id.full_rows()
+            && let Some((place, key)) = self.first(order, turns)
+        {
+            let tenant = self.tenant(key);
+            if !self.take_one(key, order[place], taking, turns, batch, removed)
+                && let Some(shares) = &mut self.shares
+            {
+                shares.close(tenant, order[place]);
             }
         }
+        if let Some(shares) = &mut self.shares {
+            shares.open();
+        }
+    }
+
+    /// Takes a request, unless there is no room for it in the batch. False if so.
+    fn take_one(
+        &mut self,
+        key: Key,
+        shelf: Shelf,
+        taking: &mut Taking,
+        turns: &mut Turns,
+        batch: &mut Vec<Item<C::Claimed>>,
+        removed: &mut Removed<C>,
+    ) -> bool {
+        let Some(held) = &self.held[key.index as usize] else { return false };
+        let (rows, tenant) = (held.entry.rows, place(held.entry.tenant));
+        let rows_with = taking.rows + rows;
+        let tightest_with = taking.tightest.into_iter().chain(held.entry.deadline).min();
+        let too_late =
+            taking.rows > 0 && tightest_with.is_some_and(|tightest| self.finish(taking.now, rows_with) > tightest);
+        let too_raised = shelf.is_raised()
+            && taking.rows > 0
+            && taking.raised_limit.is_some_and(|limit| taking.raised_rows + rows > limit);
+        // What is heavier than a full batch goes alone.
+        let fits = (taking.rows == 0 || rows_with <= self.id.full_rows()) && !too_late && !too_raised;
+        // What was withdrawn keeps no place from those behind it.
+        if !fits && !held.entry.content.is_withdrawn() {
+            return false;
+        }
+        let Some((entry, level)) = self.vacate(key.index as usize) else { return false };
+        match entry.claim(effective_priority(level)) {
+            Ok(item) => {
+                turns.serve(tenant, rows, self.id.full_rows(), taking.rows == 0);
+                taking.rows = rows_with;
+                taking.raised_rows += if shelf.is_raised() { rows } else { 0 };
+                taking.tightest = tightest_with;
+                batch.push(item);
+            }
+            Err(payload) => removed.withdrawn.push(payload),
+        }
+        true
     }
 
     /// Takes out everything that was withdrawn.
@@ -408,36 +477,32 @@ impl<C: Content> GroupQueue<C> {
 
     /// How large a batch a request has to be in time in, to be worth one.
     ///
-    /// A batch that is kept small for its tightest member wastes the device. While what waits (at this level and before
-    /// it) fits in one batch that costs nobody anything; with more waiting it costs others their deadlines, so a request
-    /// then has to bear company: as much as is left for a second batch, up to a full one.
-    fn company(&self, level: usize, rows: usize) -> usize {
-        let waiting: usize = self.level_rows[..=level].iter().sum();
+    /// A batch that is kept small for its tightest member wastes the device. While what goes before it or with it (at this
+    /// level and before, as far as its tenant's turns let others go first) fits in one batch that costs nobody anything;
+    /// with more waiting it costs others their deadlines, so a request then has to bear company: as much as is left for
+    /// a second batch, up to a full one.
+    fn company(&self, held: &Held<C>) -> usize {
         let full = self.id.full_rows();
-        rows.max(waiting.saturating_sub(full).min(full))
+        let waiting: usize = match &self.shares {
+            Some(shares) => shares.rows_before(place(held.entry.tenant), held.level, turn_rows(full)),
+            None => self.level_rows[..=held.level].iter().sum(),
+        };
+        held.entry.rows.max(waiting.saturating_sub(full).min(full))
     }
 
-    /// The first request of a shelf in the order in which they go.
-    fn first(&mut self, shelf: Shelf, turns: &Turns) -> Option<Key> {
+    /// The first request in order that goes, and its place in the order.
+    fn first(&mut self, order: &[Shelf; SHELVES], turns: &Turns) -> Option<(usize, Key)> {
         let Some(mut shares) = self.shares.take() else {
-            return if shelf == Shelf::OVERDUE { self.first_overdue() } else { self.first_due(shelf) };
+            return order.iter().enumerate().find_map(|(place, &shelf)| Some((place, self.first_on(shelf)?)));
         };
-        let first = shares.first(shelf, turns, |key| self.is_at(key, shelf));
+        let first = shares.first(order, turns, |key, shelf| self.is_at(key, shelf));
         self.shares = Some(shares);
         first
     }
 
-    /// Whether a raised request may go before those that were not raised: not if its tenant has had its turn while
-    /// another has not. What waits for its own tenant's excess is raised in vain.
-    fn is_privileged(&mut self, key: Key, turns: &Turns) -> bool {
-        if self.shares.is_none() {
-            return true;
-        }
-        let round = turns.round(self.tenant(key));
-        Shelf::ALL
-            .into_iter()
-            .filter(|shelf| !shelf.is_raised())
-            .all(|shelf| self.first(shelf, turns).is_none_or(|native| turns.round(self.tenant(native)) >= round))
+    /// The first request of a shelf in the order in which they go, whatever the tenants.
+    fn first_on(&mut self, shelf: Shelf) -> Option<Key> {
+        if shelf == Shelf::OVERDUE { self.first_overdue() } else { self.first_due(shelf) }
     }
 
     fn first_overdue(&mut self) -> Option<Key> {
@@ -489,6 +554,9 @@ impl<C: Content> GroupQueue<C> {
 
     fn vacate(&mut self, index: usize) -> Option<(Entry<C>, usize)> {
         let held = self.held[index].take()?;
+        if let Some(shares) = &mut self.shares {
+            shares.remove(held.standing());
+        }
         self.free.push(index as u32);
         self.len -= 1;
         self.rows -= held.entry.rows;

@@ -89,13 +89,13 @@ pub(crate) struct Key {
     pub(crate) index: u32,
 }
 
-/// What decides between the first requests of two groups: when their shelf is served, their tenants' turns, deadline,
+/// What decides between the first requests of two groups: their tenants' turns, when their shelf is served, deadline,
 /// submission.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Rank {
+    pub(crate) round: u64,
     /// The shelf's place in the order of service.
     pub(crate) place: usize,
-    pub(crate) round: u64,
     pub(crate) due: Ticks,
     pub(crate) submitted: Ticks,
 }

@@ -4,11 +4,11 @@ use std::time::{Duration, Instant};
 
 use crate::control::Watch;
 use crate::entry::{Content, Entry, Item, Removed};
-use crate::forecast::{Ahead, Forecast, Outlook};
+use crate::forecast::{Ahead, Forecast, Outlook, Prospect};
 use crate::group_queue::GroupQueue;
 use crate::offered::Offered;
 use crate::policy::{Circumstances, Decision, Waiting, decide};
-use crate::turns::Turns;
+use crate::turns::{Turns, place};
 use crate::{GroupId, Priority};
 
 #[cfg(all(test, not(loom)))]
@@ -25,14 +25,25 @@ pub(crate) struct Queue<C> {
     busy_until: Vec<Instant>,
     turns: Turns,
     offered: Offered,
-    /// How many requests with a deadline came, by lane.
-    with_deadline: [u64; Priority::COUNT],
+    /// By tenant.
+    with_deadline: Vec<WithDeadline>,
+    /// The tenants of whom the forecast may have to change.
+    unsettled: Vec<usize>,
     /// By the group's number; made when its first request comes.
     groups: Vec<Option<GroupQueue<C>>>,
     /// The numbers of the groups in which something waits.
     occupied: Vec<usize>,
     /// Kept for its memory.
     waiting: Vec<Waiting>,
+}
+
+/// A tenant's requests with a deadline.
+#[derive(Debug, Default, Clone, Copy)]
+struct WithDeadline {
+    /// How many came, by lane.
+    came: [u64; Priority::COUNT],
+    /// Whether some came, or waited, when the forecast was last published or since.
+    is_unsettled: bool,
 }
 
 /// What executing a batch taught.
@@ -52,7 +63,8 @@ impl<C: Content> Queue<C> {
             busy_until: vec![epoch; workers],
             turns: Turns::default(),
             offered: Offered::new(epoch),
-            with_deadline: [0; Priority::COUNT],
+            with_deadline: Vec::new(),
+            unsettled: Vec::new(),
             groups: Vec::new(),
             occupied: Vec::new(),
             waiting: Vec::new(),
@@ -64,8 +76,10 @@ impl<C: Content> Queue<C> {
     }
 
     pub(crate) fn insert(&mut self, entry: Entry<C>) {
-        let index = entry.group.index();
-        self.with_deadline[entry.priority.lane()] += u64::from(entry.deadline.is_some());
+        let (index, tenant) = (entry.group.index(), place(entry.tenant));
+        if entry.deadline.is_some() {
+            self.count(tenant, entry.priority);
+        }
         let group = self.group(entry.group);
         let was_empty = group.len() == 0;
         let (lane, nanos) = (entry.priority, group.nanos(entry.rows));
@@ -73,7 +87,18 @@ impl<C: Content> Queue<C> {
         if was_empty {
             self.occupied.push(index);
         }
-        self.offered.add(lane, nanos);
+        self.offered.add(tenant, lane, nanos);
+    }
+
+    fn count(&mut self, tenant: usize, lane: Priority) {
+        if self.with_deadline.len() <= tenant {
+            self.with_deadline.resize(tenant + 1, WithDeadline::default());
+        }
+        let with_deadline = &mut self.with_deadline[tenant];
+        with_deadline.came[lane.lane()] += 1;
+        if !std::mem::replace(&mut with_deadline.is_unsettled, true) {
+            self.unsettled.push(tenant);
+        }
     }
 
     /// [Tends](Self::tend), and decides.
@@ -158,24 +183,34 @@ impl<C: Content> Queue<C> {
 
     /// Tells submitters what lies ahead of them.
     pub(crate) fn publish(&mut self, now: Instant, forecast: &Forecast) {
-        if self.with_deadline == [0; Priority::COUNT] {
+        if self.with_deadline.is_empty() {
             return;
         }
         self.offered.update(now, self.busy_until.len());
-        let mut ahead = Ahead::new();
+        let (groups, offered, with_deadline) = (&self.groups, &self.offered, &mut self.with_deadline);
+        let occupied = || self.occupied.iter().filter_map(|&index| groups[index].as_ref());
         let (mut nanos, mut len) = (0, 0);
-        for group in self.occupied.iter().filter_map(|&index| self.groups[index].as_ref()) {
-            nanos += group.publish(now, forecast, &mut ahead);
+        for group in occupied() {
+            nanos += group.publish(now, forecast);
             len += group.len() as u64;
         }
-        forecast.publish(&Outlook {
-            now,
-            free_at: self.busy_until.iter().copied().min().unwrap_or(now),
-            ahead,
-            stretch: self.offered.stretch(),
-            per_request: nanos.checked_div(len),
-            counted: self.with_deadline,
+        let free_at = self.busy_until.iter().copied().min().unwrap_or(now);
+        let mut outlook = Outlook::new(now, free_at, occupied().map(GroupQueue::turn_nanos).max().unwrap_or_default());
+        self.unsettled.retain(|&tenant| {
+            let mut ahead = Ahead::new();
+            let waits = occupied().filter(|group| group.add_to(tenant, &mut ahead)).count() > 0;
+            with_deadline[tenant].is_unsettled = waits;
+            let prospect = Prospect {
+                ahead,
+                share: offered.share(tenant),
+                stretch: offered.stretch(tenant),
+                per_request: nanos.checked_div(len),
+                counted: with_deadline[tenant].came,
+            };
+            forecast.publish_tenant(tenant, &prospect, &mut outlook);
+            waits
         });
+        forecast.publish(&outlook);
     }
 
     /// How many requests are in order, the withdrawn that have not been noticed yet included.

@@ -71,7 +71,7 @@ impl<T> Request<T> {
         self
     }
 
-    /// Sets on whose behalf the request comes: it counts against the tenant's quota, and tenants share a lane fairly.
+    /// Sets on whose behalf the request comes: it counts against the tenant's quota, and tenants share the device fairly.
     /// All requests without one share as one tenant does, without a quota.
     #[must_use]
     pub fn tenant(mut self, tenant: TenantId) -> Self {

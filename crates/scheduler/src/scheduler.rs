@@ -130,8 +130,8 @@ impl<T, R> Scheduler<T, R> {
 
     /// Adds a tenant, of whose requests at most `quota` may be queued at a time, in all lanes together.
     ///
-    /// Tenants share a lane fairly whatever their quotas; a quota keeps one from filling it. A tenant lives as long as
-    /// the scheduler.
+    /// Tenants share the device fairly whatever lanes they use and whatever their quotas; a quota keeps one from filling
+    /// a lane. A tenant lives as long as the scheduler, and takes about 2 kB.
     ///
     /// # Panics
     ///
@@ -189,7 +189,7 @@ impl<T, R> Scheduler<T, R> {
             return Err(SubmitError::Full(entry.into_request()));
         }
         if deadline.is_some() {
-            shared.core.admission.forecast.count_in(lane);
+            shared.core.admission.forecast.count_in(tenant, lane);
         }
         if !shared.core.control.announce(lane, group, rows, deadline) {
             shared.abandon();

@@ -178,7 +178,7 @@ impl<T> Stepper<T> {
             return Err(reason.refuse(request));
         }
         if request.deadline.is_some() {
-            self.admission.forecast.count_in(request.priority);
+            self.admission.forecast.count_in(request.tenant, request.priority);
         }
         self.queue.insert(Entry::new(request, now, |payload, _| Bare(payload)));
         Ok(())

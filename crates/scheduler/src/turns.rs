@@ -8,13 +8,14 @@ const PARTS: usize = 8;
 /// Who was served how much.
 ///
 /// Tenants take turns in rounds, each getting an eighth of a full batch a round, over all lanes and groups (deficit
-/// round robin, after Shreedhar and Varghese). A tenant that had nothing waiting joins the current round: it neither
-/// saves up turns nor repays. Inside a round the deadlines decide.
+/// round robin, after Shreedhar and Varghese). Inside a round the lanes decide, then the deadlines. A tenant that had
+/// nothing waiting saves up no turns, and owes at most the full batch that it was last given beyond its turn.
 #[derive(Debug, Default)]
 pub(crate) struct Turns {
     /// By tenant: 0 stands for those without.
     tenants: Vec<Turn>,
-    /// The latest round from which a lane's first request was served.
+    /// The latest round from which a batch's first request was served; or later, so that nobody is more than a full
+    /// batch ahead of it.
     current: u64,
     /// Rows of requests that were not raised, less rows of those that were; within one largest batch of zero.
     balance: i64,
@@ -24,6 +25,11 @@ pub(crate) struct Turns {
 struct Turn {
     round: u64,
     served: usize,
+}
+
+/// What a tenant is given before it is the next one's turn, where a batch is full at `full_rows`.
+pub(crate) const fn turn_rows(full_rows: usize) -> usize {
+    full_rows.div_ceil(PARTS)
 }
 
 /// A tenant's place in [`Turns`].
@@ -38,7 +44,7 @@ impl Turns {
     }
 
     /// Takes note that a tenant was given `rows`; a batch of the group is full at `full_rows`. `is_first` says that
-    /// nobody whose turn was earlier waited beside it.
+    /// they are the first of their batch: nobody whose turn was earlier waited.
     pub(crate) fn serve(&mut self, tenant: usize, rows: usize, full_rows: usize, is_first: bool) {
         let round = self.round(tenant);
         if is_first {
@@ -52,9 +58,10 @@ impl Turns {
             *turn = Turn { round, served: 0 };
         }
         turn.served += rows;
-        let share = full_rows.div_ceil(PARTS);
+        let share = turn_rows(full_rows);
         turn.round += (turn.served / share) as u64;
         turn.served %= share;
+        self.current = self.current.max(turn.round.saturating_sub(PARTS as u64));
     }
 
     /// Whether the raised go first in the next batch.
