@@ -18,6 +18,7 @@ pub struct Batch<T, R> {
     items: Vec<Taken<T, R>>,
     results: Vec<Option<R>>,
     rows: usize,
+    padded_rows: usize,
     formed: Instant,
     started: Instant,
 }
@@ -42,10 +43,17 @@ impl<T, R, F: FnMut(&mut Batch<T, R>)> Executor<T, R> for F {
 
 impl<T, R> Batch<T, R> {
     /// A batch of `items`, about to be executed; `results` is for its memory.
-    pub(crate) fn new(group: GroupId, items: Vec<Taken<T, R>>, mut results: Vec<Option<R>>, formed: Instant) -> Self {
+    pub(crate) fn new(
+        group: GroupId,
+        items: Vec<Taken<T, R>>,
+        padded_rows: usize,
+        mut results: Vec<Option<R>>,
+        formed: Instant,
+    ) -> Self {
         results.clear();
         results.resize_with(items.len(), || None);
-        Self { group, rows: items.iter().map(|item| item.rows).sum(), items, results, formed, started: Instant::now() }
+        let rows = items.iter().map(|item| item.rows).sum();
+        Self { group, items, results, rows, padded_rows, formed, started: Instant::now() }
     }
 
     /// What the requests have in common.
@@ -65,6 +73,13 @@ impl<T, R> Batch<T, R> {
     #[must_use]
     pub const fn rows(&self) -> usize {
         self.rows
+    }
+
+    /// As how many rows to execute it: the least of the group's [sizes](crate::GroupConfig::of_sizes) that holds its rows;
+    /// without sizes, its rows.
+    #[must_use]
+    pub const fn padded_rows(&self) -> usize {
+        self.padded_rows
     }
 
     /// When the batch was closed.

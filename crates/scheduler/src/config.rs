@@ -1,7 +1,7 @@
 //! The settings of a scheduler.
 
 use std::num::NonZeroUsize;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The settings of a [`Scheduler`](crate::Scheduler); the default suits most.
 ///
@@ -12,9 +12,9 @@ use std::time::Duration;
 /// use volley_scheduler::{Config, Policy};
 ///
 /// let config = Config { max_wait: Duration::from_millis(2), ..Config::default() };
-/// assert_eq!(config.policy, Policy::Adaptive);
+/// assert!(matches!(config.policy, Policy::Adaptive));
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub struct Config {
     /// How many requests each of the four lanes holds that no worker has taken yet. What does not fit is refused
     /// at once. Default 4096: at the throughput of the workers, this times four is the longest queue there can be.
@@ -49,7 +49,7 @@ impl Default for Config {
 ///
 /// Under all of them a full batch goes at once, a batch goes no later than the last moment at which its tightest
 /// deadline can still be met, and what arrives while every worker is busy goes together afterwards.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 #[non_exhaustive]
 pub enum Policy {
     /// An idle worker takes what there is, at once. The least latency at low load, small batches under bursts.
@@ -61,4 +61,51 @@ pub enum Policy {
     /// and low load go at once, a burst is gathered. Never longer than [`Policy::Deferred`] would.
     #[default]
     Adaptive,
+    /// Hold a batch back until the time that this function says, and never longer than [`Policy::Deferred`] would. It is
+    /// asked again whenever anything changes, so it should be pure and quick; a panic in it ends the worker that asked.
+    ///
+    /// # Examples
+    ///
+    /// Go at once unless the batch is nearly full; then wait up to a millisecond for the rest of it:
+    ///
+    /// ```
+    /// use std::time::{Duration, Instant};
+    /// use volley_scheduler::{Config, Forming, Policy};
+    ///
+    /// fn nearly_full(forming: &Forming) -> Instant {
+    ///     let wait = if 4 * forming.rows >= 3 * forming.full_rows { Duration::from_millis(1) } else { Duration::ZERO };
+    ///     forming.newest + wait
+    /// }
+    ///
+    /// let config = Config { policy: Policy::Custom(nearly_full), ..Config::default() };
+    /// ```
+    Custom(fn(&Forming) -> Instant),
+}
+
+/// A batch that could go now, as a [`Policy::Custom`] sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Forming {
+    /// The time of asking.
+    pub now: Instant,
+    /// How many requests of the group wait.
+    pub requests: usize,
+    /// How many rows they have.
+    pub rows: usize,
+    /// The rows at which a batch is full, when it goes without asking.
+    pub full_rows: usize,
+    /// When the first of those that wait was submitted.
+    pub oldest: Instant,
+    /// When the last of them was.
+    pub newest: Instant,
+    /// The earliest of their deadlines. The batch goes in time for it without asking.
+    pub tightest: Option<Instant>,
+    /// The typical gap between arrivals (the geometric mean), once two have come.
+    pub gap: Option<Duration>,
+    /// What every batch costs, whatever its size, once one was executed.
+    pub fixed_cost: Option<Duration>,
+    /// What a batch of what waits hardly ever exceeds; zero while nothing recent is known.
+    pub batch_cost: Duration,
+    /// Whether another worker is idle beside the one that asks.
+    pub others_idle: bool,
 }

@@ -442,7 +442,7 @@ mod tests {
     const SOON: Duration = Duration::from_secs(3_600);
 
     fn group(index: u32) -> GroupId {
-        GroupId::new(index, GroupConfig::up_to(NonZeroUsize::MIN))
+        GroupId::new(index, &GroupConfig::up_to(NonZeroUsize::MIN))
     }
 
     /// A control whose worker 0 leads; the parkers keep the tokens of those that were woken.

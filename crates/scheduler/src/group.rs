@@ -2,6 +2,8 @@
 
 use std::num::NonZeroUsize;
 
+use crate::sizes::Sizes;
+
 /// Names what may share a batch: a model version and shape, a table, a file. From [`Scheduler::add_group`].
 ///
 /// It carries the group's limits with it, so that submitting looks nothing up.
@@ -10,12 +12,13 @@ use std::num::NonZeroUsize;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct GroupId {
     index: u32,
-    config: GroupConfig,
+    max_rows: NonZeroUsize,
+    full_rows: NonZeroUsize,
 }
 
 impl GroupId {
-    pub(crate) const fn new(index: u32, config: GroupConfig) -> Self {
-        Self { index, config }
+    pub(crate) const fn new(index: u32, config: &GroupConfig) -> Self {
+        Self { index, max_rows: config.max_rows, full_rows: config.full_rows }
     }
 
     /// The group's number: 0, 1, 2 ... in the order in which the groups were added.
@@ -31,21 +34,22 @@ impl GroupId {
     /// The most rows that one batch of this group holds.
     #[must_use]
     pub const fn max_rows(self) -> usize {
-        self.config.max_rows.get()
+        self.max_rows.get()
     }
 
     /// The rows at which a batch of this group is full.
     #[must_use]
     pub const fn full_rows(self) -> usize {
-        self.config.full_rows.get()
+        self.full_rows.get()
     }
 }
 
 /// The limits of a group.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct GroupConfig {
     max_rows: NonZeroUsize,
     full_rows: NonZeroUsize,
+    pub(crate) sizes: Sizes,
 }
 
 impl GroupConfig {
@@ -53,14 +57,41 @@ impl GroupConfig {
     /// than this is refused.
     #[must_use]
     pub const fn up_to(max_rows: NonZeroUsize) -> Self {
-        Self { max_rows, full_rows: max_rows }
+        Self { max_rows, full_rows: max_rows, sizes: Sizes::any() }
+    }
+
+    /// Batches for an executor that is made for these sizes only, such as an engine compiled for each: it executes a batch
+    /// as one of [`Batch::padded_rows`](crate::Batch::padded_rows), and what it learns a batch to cost is what that size
+    /// costs. Where the rows that wait fill no size, all go, padded, or only as many as fill the next smaller size,
+    /// whichever gets more rows done per unit of time. A single request heavier than the largest size is refused.
+    ///
+    /// # Panics
+    ///
+    /// Without any size.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::num::NonZeroUsize;
+    /// use volley_scheduler::GroupConfig;
+    ///
+    /// let compiled = [1, 8, 32].map(|rows| NonZeroUsize::new(rows).expect("positive"));
+    /// let config = GroupConfig::of_sizes(compiled);
+    /// ```
+    #[must_use]
+    pub fn of_sizes(sizes: impl IntoIterator<Item = NonZeroUsize>) -> Self {
+        let sizes = Sizes::these(sizes);
+        let largest = sizes.largest().expect("a batch has at least one size");
+        Self { max_rows: largest, full_rows: largest, sizes }
     }
 
     /// Closes a batch as full at `rows` already. Take the size past which the cost of a row stops falling: more only
-    /// adds latency. A single request that is heavier goes alone. More than the largest batch means the largest batch.
+    /// adds latency. A single request that is heavier goes alone. More than the largest batch means the largest batch;
+    /// what is not one of the [sizes](Self::of_sizes) means the next larger of them.
     #[must_use]
     pub fn full_at(mut self, rows: NonZeroUsize) -> Self {
-        self.full_rows = rows.min(self.max_rows);
+        let padded = NonZeroUsize::new(self.sizes.padded(rows.get())).unwrap_or(rows);
+        self.full_rows = padded.min(self.max_rows);
         self
     }
 }

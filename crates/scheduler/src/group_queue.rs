@@ -13,6 +13,7 @@ use crate::patience::Patience;
 use crate::policy::Waiting;
 use crate::service_time::ServiceTime;
 use crate::shares::{Shares, Standing};
+use crate::sizes::Sizes;
 use crate::turns::{Turns, place, turn_rows};
 
 /// How many keys of departed requests are kept, beside as many as there are of present ones, before they are swept out.
@@ -50,6 +51,7 @@ pub(crate) struct GroupQueue<C> {
     service_time: ServiceTime,
     /// What a row in a full batch is expected to cost, in nanoseconds.
     row_nanos: f64,
+    sizes: Sizes,
 }
 
 struct Held<C> {
@@ -63,6 +65,8 @@ struct Held<C> {
 struct Taking {
     now: Instant,
     rows: usize,
+    /// How many rows it takes at most; what alone is heavier goes alone.
+    limit: usize,
     raised_rows: usize,
     /// How many rows of the raised it takes, while others wait.
     raised_limit: Option<usize>,
@@ -107,6 +111,7 @@ impl<C: Content> GroupQueue<C> {
             patience: Patience::default(),
             service_time: ServiceTime::default(),
             row_nanos: 0.0,
+            sizes: Sizes::any(),
         }
     }
 
@@ -115,8 +120,18 @@ impl<C: Content> GroupQueue<C> {
         self.len
     }
 
+    /// Batches are executed as one of these sizes.
+    pub(crate) fn restrict(&mut self, sizes: Sizes) {
+        self.sizes = sizes;
+    }
+
+    /// As how many rows a batch of `rows` is executed.
+    pub(crate) fn padded(&self, rows: usize) -> usize {
+        self.sizes.padded(rows)
+    }
+
     pub(crate) fn learn(&mut self, rows: usize, took: Duration, now: Instant) {
-        self.service_time.observe(rows, took, now);
+        self.service_time.observe(self.padded(rows), took, now);
         let full = self.id.full_rows();
         self.row_nanos = self.mean(full).as_secs_f64() * 1e9 / full as f64;
     }
@@ -255,7 +270,7 @@ impl<C: Content> GroupQueue<C> {
     /// Just after the last moment at which the request can still be done by its deadline.
     fn hopeless_at(&self, key: Key, now: Instant) -> Option<Instant> {
         let held = self.held[key.index as usize].as_ref()?;
-        let cost = self.service_time.bound(self.company(held), now);
+        let cost = self.bound(self.company(held), now);
         Some(held.entry.deadline?.checked_sub(cost).unwrap_or(now).max(now) + Duration::from_nanos(1))
     }
 
@@ -331,7 +346,8 @@ impl<C: Content> GroupQueue<C> {
             .min();
         let submitted = self.held[first.index as usize].as_ref()?.entry.submitted;
         let oldest = self.oldest().unwrap_or(submitted);
-        let cost = |rows| self.service_time.bound(rows, now);
+        let batch_cost = self.bound(self.rows.min(self.id.max_rows()), now);
+        let largest_cost = self.bound(self.id.max_rows(), now);
         Some(Waiting {
             group: self.id,
             head: Rank {
@@ -348,8 +364,8 @@ impl<C: Content> GroupQueue<C> {
             gap: self.arrivals.gap(),
             waits_pay: self.patience.is_worth(self.len, now),
             fixed_cost: self.service_time.fixed(),
-            batch_cost: cost(self.rows.min(self.id.max_rows())),
-            largest_cost: cost(self.id.max_rows()),
+            batch_cost,
+            largest_cost,
         })
     }
 
@@ -360,16 +376,18 @@ impl<C: Content> GroupQueue<C> {
 
     /// Takes the next batch, in order: as much of each shelf as fits in the rows that are left and would not make a
     /// member late that goes with it. Where the raised go first, they get half of it; then the others, and what is left
-    /// is theirs again.
+    /// is theirs again. Gives back how many rows it has.
     pub(crate) fn take(
         &mut self,
         now: Instant,
         turns: &mut Turns,
         batch: &mut Vec<Item<C::Claimed>>,
         removed: &mut Removed<C>,
-    ) {
+    ) -> usize {
         self.patience.end();
-        let mut taking = Taking { now, rows: 0, raised_rows: 0, raised_limit: None, tightest: None };
+        let cost = |rows| Some(self.service_time.predict(rows)?.as_secs_f64());
+        let limit = self.sizes.worth_taking(self.rows.min(self.id.full_rows()), cost);
+        let mut taking = Taking { now, rows: 0, limit, raised_rows: 0, raised_limit: None, tightest: None };
         if turns.raised_first() {
             taking.raised_limit = Some(self.id.full_rows().div_ceil(2));
             self.take_in_order(&Shelf::RAISED_FIRST, &mut taking, turns, batch, removed);
@@ -378,6 +396,7 @@ impl<C: Content> GroupQueue<C> {
         self.take_in_order(&Shelf::NATIVE_FIRST, &mut taking, turns, batch, removed);
         turns.settle(taking.rows - taking.raised_rows, taking.raised_rows, self.id.max_rows());
         self.forget_departed();
+        taking.rows
     }
 
     fn take_in_order(
@@ -396,7 +415,7 @@ impl<C: Content> GroupQueue<C> {
             }
             return;
         }
-        while taking.rows < self.id.full_rows()
+        while taking.rows < taking.limit
             && let Some((place, key)) = self.first(order, turns)
         {
             let tenant = self.tenant(key);
@@ -431,7 +450,7 @@ impl<C: Content> GroupQueue<C> {
             && taking.rows > 0
             && taking.raised_limit.is_some_and(|limit| taking.raised_rows + rows > limit);
         // What is heavier than a full batch goes alone.
-        let fits = (taking.rows == 0 || rows_with <= self.id.full_rows()) && !too_late && !too_raised;
+        let fits = (taking.rows == 0 || rows_with <= taking.limit) && !too_late && !too_raised;
         // What was withdrawn keeps no place from those behind it.
         if !fits && !held.entry.content.is_withdrawn() {
             return false;
@@ -472,7 +491,12 @@ impl<C: Content> GroupQueue<C> {
 
     /// By when a batch of `rows` that starts now is all but certainly done; now, if nothing recent is known of its cost.
     fn finish(&self, now: Instant, rows: usize) -> Instant {
-        now + self.service_time.bound(rows, now)
+        now + self.bound(rows, now)
+    }
+
+    /// What a batch of `rows` hardly ever exceeds.
+    fn bound(&self, rows: usize, now: Instant) -> Duration {
+        self.service_time.bound(self.padded(rows), now)
     }
 
     /// How large a batch a request has to be in time in, to be worth one.

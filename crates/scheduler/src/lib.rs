@@ -30,6 +30,7 @@ mod ring;
 mod scheduler;
 mod service_time;
 mod shares;
+mod sizes;
 mod slot;
 pub mod step;
 mod sync;
@@ -41,7 +42,7 @@ mod turns;
 mod worker;
 
 pub use batch::{Batch, Executor};
-pub use config::{Config, Policy};
+pub use config::{Config, Forming, Policy};
 pub use error::{Failure, SubmitError};
 pub use group::{GroupConfig, GroupId};
 pub use handoff::{Forward, Handoff};

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::control::Terms;
 use crate::order::Rank;
-use crate::{Config, GroupId, Policy};
+use crate::{Config, Forming, GroupId, Policy};
 
 /// In place of a cap beyond the clock's end.
 const FOREVER: Duration = Duration::from_hours(24);
@@ -97,6 +97,19 @@ fn ready_at(now: Instant, group: &Waiting, circumstances: &Circumstances) -> Ins
         Policy::Eager => now,
         Policy::Deferred => bound,
         Policy::Adaptive => bound.min(worth_waiting_until(now, group, circumstances)),
+        Policy::Custom(policy) => bound.min(policy(&Forming {
+            now,
+            requests: group.len,
+            rows: group.rows,
+            full_rows: group.group.full_rows(),
+            oldest: group.oldest,
+            newest: group.newest,
+            tightest: group.tightest,
+            gap: group.gap,
+            fixed_cost: group.fixed_cost,
+            batch_cost: group.batch_cost,
+            others_idle: circumstances.others_idle,
+        })),
     }
 }
 
@@ -133,7 +146,7 @@ mod tests {
     }
 
     fn group(index: u32) -> GroupId {
-        GroupId::new(index, GroupConfig::up_to(NonZeroUsize::new(32).expect("positive")))
+        GroupId::new(index, &GroupConfig::up_to(NonZeroUsize::new(32).expect("positive")))
     }
 
     /// `len` requests of one row, the last of them submitted at `now`, in a group where nothing was learned yet.
@@ -240,6 +253,21 @@ mod tests {
         let [adaptive, deferred] =
             [Policy::Adaptive, Policy::Deferred].map(|policy| decide(now, &[slow], &under(policy)));
         assert_eq!(until(adaptive), until(deferred));
+    }
+
+    #[test]
+    fn a_custom_policy_decides_within_the_bounds_that_hold_for_all() {
+        const LONG: Duration = Duration::from_secs(1);
+        let now = Instant::now();
+        let [patient, hasty] = [|forming: &Forming| forming.now + LONG, |forming: &Forming| forming.oldest];
+        let batch = waiting(now, 2);
+        assert_eq!(until(decide(now, &[batch], &under(Policy::Custom(patient)))), now + MAX_WAIT);
+        assert_eq!(decide(now, &[batch], &under(Policy::Custom(hasty))), Decision::Close(group(0)));
+        let pairs = |forming: &Forming| {
+            forming.newest + if forming.rows.is_multiple_of(2) { Duration::ZERO } else { micros(40) }
+        };
+        assert_eq!(decide(now, &[batch], &under(Policy::Custom(pairs))), Decision::Close(group(0)));
+        assert_eq!(until(decide(now, &[waiting(now, 3)], &under(Policy::Custom(pairs)))), now + micros(40));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use crate::forecast::{Ahead, Forecast, Outlook, Prospect};
 use crate::group_queue::GroupQueue;
 use crate::offered::Offered;
 use crate::policy::{Circumstances, Decision, Waiting, decide};
+use crate::sizes::Sizes;
 use crate::turns::{Turns, place};
 use crate::{GroupId, Priority};
 
@@ -69,6 +70,11 @@ impl<C: Content> Queue<C> {
             occupied: Vec::new(),
             waiting: Vec::new(),
         }
+    }
+
+    /// The group's batches are executed as one of these sizes.
+    pub(crate) fn restrict(&mut self, group: GroupId, sizes: Sizes) {
+        self.group(group).restrict(sizes);
     }
 
     pub(crate) fn learn(&mut self, seen: Observation) {
@@ -153,22 +159,20 @@ impl<C: Content> Queue<C> {
         Watch { until, due_before: until.map(|until| until + costliest.unwrap_or_default()) }
     }
 
-    /// Takes the group's next batch.
+    /// Takes the group's next batch, which `worker` executes from now on. Gives back as how many rows that is executed.
     pub(crate) fn take(
         &mut self,
         group: GroupId,
+        worker: usize,
         now: Instant,
         batch: &mut Vec<Item<C::Claimed>>,
         removed: &mut Removed<C>,
-    ) {
-        if let Some(Some(queue)) = self.groups.get_mut(group.index()) {
-            queue.take(now, &mut self.turns, batch, removed);
-        }
-    }
-
-    /// Takes note that a worker executes a batch of `rows` from now on.
-    pub(crate) fn occupy(&mut self, worker: usize, group: GroupId, rows: usize, now: Instant) {
-        self.busy_until[worker] = now + self.group(group).mean(rows);
+    ) -> usize {
+        let Some(Some(queue)) = self.groups.get_mut(group.index()) else { return 0 };
+        let rows = queue.take(now, &mut self.turns, batch, removed);
+        let padded = queue.padded(rows);
+        self.busy_until[worker] = now + queue.mean(padded);
+        padded
     }
 
     /// Takes note that a worker executes nothing.

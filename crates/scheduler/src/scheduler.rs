@@ -125,7 +125,11 @@ impl<T, R> Scheduler<T, R> {
     pub fn add_group(&self, config: GroupConfig) -> GroupId {
         let index = self.handle.0.groups.fetch_add(1, Ordering::Relaxed);
         assert!(index < u32::MAX, "a scheduler has fewer than {} groups", u32::MAX);
-        GroupId::new(index, config)
+        let id = GroupId::new(index, &config);
+        if !config.sizes.is_any() {
+            self.handle.0.intake.lock().queue.restrict(id, config.sizes);
+        }
+        id
     }
 
     /// Adds a tenant, of whose requests at most `quota` may be queued at a time, in all lanes together.

@@ -79,6 +79,8 @@ pub struct Batch<T> {
     pub members: Vec<Member<T>>,
     /// How many rows they have together.
     pub rows: usize,
+    /// As how many rows to execute them: see [`GroupConfig::of_sizes`].
+    pub padded_rows: usize,
 }
 
 /// A request that left the queue.
@@ -151,7 +153,8 @@ impl<T> Stepper<T> {
     /// After `u32::MAX` groups.
     #[must_use]
     pub fn add_group(&mut self, config: GroupConfig) -> GroupId {
-        let id = GroupId::new(self.groups, config);
+        let id = GroupId::new(self.groups, &config);
+        self.queue.restrict(id, config.sizes);
         self.groups = self.groups.checked_add(1).expect("a stepper has fewer than 2^32 groups");
         id
     }
@@ -194,14 +197,12 @@ impl<T> Stepper<T> {
         let live = self.queue.len();
         self.free_workers(idle);
         let decision = self.queue.plan(now, &circumstances, live, &mut self.removed);
-        let mut items = Vec::new();
+        let (mut items, mut padded_rows) = (Vec::new(), 0);
         if let Decision::Close(group) = decision
             && idle > 0
         {
-            self.queue.take(group, now, &mut items, &mut self.removed);
             let freest = (0..self.queue.busy_until().len()).min_by_key(|&worker| self.queue.busy_until()[worker]);
-            let rows = items.iter().map(|item| item.rows).sum();
-            self.queue.occupy(freest.unwrap_or_default(), group, rows, now);
+            padded_rows = self.queue.take(group, freest.unwrap_or_default(), now, &mut items, &mut self.removed);
         }
         self.queue.publish(now, &self.admission.forecast);
         for item in self.removed.hopeless[before..].iter().chain(&items) {
@@ -212,7 +213,7 @@ impl<T> Stepper<T> {
             _ if idle == 0 => self.queue.next_hopeless(now).map_or(Step::Idle, Step::Wait),
             Decision::Close(group) => {
                 let rows = items.iter().map(|item| item.rows).sum();
-                Step::Batch(Batch { group, members: items.into_iter().map(Member::from).collect(), rows })
+                Step::Batch(Batch { group, members: items.into_iter().map(Member::from).collect(), rows, padded_rows })
             }
             Decision::Wait(terms) => Step::Wait(terms.until),
             Decision::Idle => Step::Idle,

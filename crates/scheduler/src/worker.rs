@@ -30,7 +30,7 @@ pub struct Worker<T, R> {
 
 /// What a leader came away with.
 enum Lead<T, R> {
-    Batch { group: GroupId, items: Vec<Taken<T, R>>, formed: Instant },
+    Batch { group: GroupId, items: Vec<Taken<T, R>>, padded_rows: usize, formed: Instant },
     Drained,
 }
 
@@ -77,8 +77,8 @@ impl<T, R> Worker<T, R> {
             }
             match self.lead(items, &mut removed, &mut delivery) {
                 Lead::Drained => return,
-                Lead::Batch { group, items: taken, formed } => {
-                    let batch = Batch::new(group, taken, results, formed);
+                Lead::Batch { group, items: taken, padded_rows, formed } => {
+                    let batch = Batch::new(group, taken, padded_rows, results, formed);
                     (items, results) = self.execute(batch, &mut executor, &mut delivery);
                 }
             }
@@ -101,6 +101,7 @@ impl<T, R> Worker<T, R> {
             let arrivals = core.control.take_arrivals();
             let draining = core.admission.gate.is_closed();
             let circumstances = Circumstances::new(&self.shared.config, core.control.has_followers(), draining);
+            let mut padded_rows = 0;
             let live = core.admission.gate.depth().iter().sum();
             let decision = {
                 let mut intake = self.shared.intake.lock();
@@ -109,10 +110,9 @@ impl<T, R> Worker<T, R> {
                 queue.vacate(self.number);
                 let decision = queue.plan(now, &circumstances, live, removed);
                 if let Decision::Close(group) = decision {
-                    queue.take(group, now, &mut items, removed);
+                    padded_rows = queue.take(group, self.number, now, &mut items, removed);
                     leadership.work_remains = queue.len() > 0;
                     leadership.watch = queue.watch(now);
-                    queue.occupy(self.number, group, items.iter().map(|item| item.rows).sum(), now);
                 }
                 queue.publish(now, &core.admission.forecast);
                 decision
@@ -122,7 +122,7 @@ impl<T, R> Worker<T, R> {
             match decision {
                 // Everything may have been withdrawn since the decision.
                 Decision::Close(_) if items.is_empty() => {}
-                Decision::Close(group) => return Lead::Batch { group, items, formed: now },
+                Decision::Close(group) => return Lead::Batch { group, items, padded_rows, formed: now },
                 Decision::Wait(terms) => self.wait(terms),
                 Decision::Idle if core.admission.gate.is_drained() => {
                     core.control.end();

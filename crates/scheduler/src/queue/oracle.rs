@@ -122,7 +122,7 @@ impl World {
 
     fn group(index: usize) -> GroupId {
         let [max, full] = [MAX_ROWS[index], FULL_ROWS[index]].map(|rows| NonZeroUsize::new(rows).expect("positive"));
-        GroupId::new(index as u32, GroupConfig::up_to(max).full_at(full))
+        GroupId::new(index as u32, &GroupConfig::up_to(max).full_at(full))
     }
 
     fn submit(&mut self, lane: usize, group: usize, rows: usize, due_in: Option<Duration>) {
@@ -245,7 +245,7 @@ impl World {
         prop_assert_eq!(live, self.known.len());
         let decision = self.queue.plan(self.now, &Circumstances::new(&config, false, false), live, &mut removed);
         if let Decision::Close(group) = decision {
-            self.queue.take(group, self.now, &mut batch, &mut removed);
+            self.queue.take(group, 0, self.now, &mut batch, &mut removed);
         }
         prop_assert!(self.queue.len() <= 2 * live + SLACK, "withdrawn requests pile up");
 
