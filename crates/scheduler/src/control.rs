@@ -21,7 +21,8 @@ use std::time::{Duration, Instant};
 
 use crossbeam::utils::CachePadded;
 
-use crate::sync::{AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Mutex, Ordering, Parker, Unparker, fence};
+use crate::sync::{AtomicUsize, Mutex, Ordering, Parker, Unparker, fence};
+use crate::terms::{PublishedTerms, Terms, Watch};
 use crate::{GroupId, Priority};
 
 /// One arrival bit per lane, one that says "look again" for any other reason (closing, the last withdrawal), and one
@@ -37,8 +38,6 @@ const ASLEEP: usize = 0b110_0000;
 const ENDED: usize = 0b1000_0000;
 const DUE: usize = 0b1_0000_0000;
 const WORKER_SHIFT: u32 = 9;
-/// In place of a group: what waits is of no interest but for its deadline.
-const DEADLINES_ONLY: u32 = u32::MAX - 1;
 /// How soon the timekeeper looks at arrivals whose deadlines nobody has seen yet.
 const GLANCE: Duration = Duration::from_millis(3);
 
@@ -56,7 +55,6 @@ pub(crate) struct Control {
     idle: Mutex<Idle>,
     /// The workers', and last the timekeeper's.
     unparkers: Box<[Unparker]>,
-    epoch: Instant,
 }
 
 #[derive(Debug)]
@@ -74,44 +72,6 @@ enum Alarm {
     At(Instant),
 }
 
-/// When the timekeeper must look at the queue.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Watch {
-    /// When something in the queue may become hopeless; none if nothing there has a deadline.
-    pub(crate) until: Option<Instant>,
-    /// A request due before this may become hopeless before `until`; none if any may.
-    pub(crate) due_before: Option<Instant>,
-}
-
-impl Watch {
-    /// Until a request with a deadline comes.
-    pub(crate) const ANY: Self = Self { until: None, due_before: None };
-}
-
-/// What a dozing leader waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Terms {
-    /// When to wake in any case.
-    pub(crate) until: Instant,
-    /// The group that waits, and how many more rows would fill its batch. None if several do: then any arrival wakes.
-    pub(crate) group: Option<(GroupId, usize)>,
-    /// A request due before this might have to start before `until`.
-    pub(crate) due_before: Instant,
-}
-
-/// [`Terms`] where submitters can read them. Written by the leader before the word says dozing (whose Release
-/// publishes them), read by submitters after they saw it say so. One that reads them late, when another doze has
-/// begun, may wake the leader for nothing or count its rows twice; the leader then decides again, no worse.
-#[derive(Debug)]
-struct PublishedTerms {
-    /// The group's number, [`DEADLINES_ONLY`], or `u32::MAX` for none.
-    group: AtomicU32,
-    /// Counted down by submitters.
-    rows_wanted: AtomicI64,
-    /// Nanoseconds since `epoch`.
-    due_before: AtomicU64,
-}
-
 /// What a worker is to do next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
@@ -124,14 +84,9 @@ impl Control {
     pub(crate) fn new(unparkers: Box<[Unparker]>, epoch: Instant) -> Self {
         Self {
             word: CachePadded::new(AtomicUsize::new(VACANT)),
-            terms: PublishedTerms {
-                group: AtomicU32::new(u32::MAX),
-                rows_wanted: AtomicI64::new(0),
-                due_before: AtomicU64::new(0),
-            },
+            terms: PublishedTerms::new(epoch),
             idle: Mutex::new(Idle { followers: Vec::with_capacity(unparkers.len()), alarm: Alarm::Absent }),
             unparkers,
-            epoch,
         }
     }
 
@@ -148,7 +103,7 @@ impl Control {
         let before = if seen & news == news { seen } else { self.word.fetch_or(news, Ordering::AcqRel) };
         match before & MODE {
             ASLEEP => self.wake(),
-            DOZING if self.cannot_wait(group, rows, deadline) => self.wake(),
+            DOZING if self.terms.cannot_wait(group, rows, deadline) => self.wake(),
             _ => {}
         }
         before & ENDED == 0
@@ -240,7 +195,7 @@ impl Control {
                 (Some(heir), _) => (ASLEEP, heir),
                 (None, Alarm::Absent) => (VACANT, 0),
                 (None, _) => {
-                    self.publish_watch(watch);
+                    self.terms.publish_watch(watch);
                     (DOZING, self.timekeeper())
                 }
             };
@@ -291,7 +246,7 @@ impl Control {
             let leads = seen >> WORKER_SHIFT == me && seen & MODE != VACANT;
             let (mode, alarm) = match watched {
                 Some(watch) if leads && seen & ARRIVALS == 0 => {
-                    self.publish_watch(watch);
+                    self.terms.publish_watch(watch);
                     (DOZING, watch.until)
                 }
                 _ if leads || seen & MODE == VACANT => (AWAKE, None),
@@ -334,12 +289,6 @@ impl Control {
         self.unparkers.len() - 1
     }
 
-    fn publish_watch(&self, watch: Watch) {
-        let due_before = watch.due_before.map_or(u64::MAX, |due_before| self.ticks(due_before));
-        self.terms.group.store(DEADLINES_ONLY, Ordering::Relaxed);
-        self.terms.due_before.store(due_before, Ordering::Relaxed);
-    }
-
     /// The leader rests until anything arrives; at once if something has.
     pub(crate) fn sleep(&self, me: usize, parker: &Parker) {
         if self.rest(ASLEEP, me) {
@@ -368,10 +317,7 @@ impl Control {
     }
 
     fn start_dozing(&self, me: usize, terms: Terms) -> bool {
-        let (group, rows) = terms.group.map_or((u32::MAX, 0), |(group, rows)| (group.number(), rows));
-        self.terms.group.store(group, Ordering::Relaxed);
-        self.terms.rows_wanted.store(i64::try_from(rows).unwrap_or(i64::MAX), Ordering::Relaxed);
-        self.terms.due_before.store(self.ticks(terms.due_before), Ordering::Relaxed);
+        self.terms.publish(terms);
         self.rest(DOZING, me)
     }
 
@@ -409,190 +355,7 @@ impl Control {
         let next = seen & (ARRIVALS | ENDED) | mode | worker << WORKER_SHIFT;
         self.word.compare_exchange(seen, next, Ordering::AcqRel, Ordering::Acquire).map(|_| ())
     }
-
-    fn cannot_wait(&self, group: GroupId, rows: usize, deadline: Option<Instant>) -> bool {
-        let awaited = self.terms.group.load(Ordering::Relaxed);
-        let is_due = || deadline.is_some_and(|due| self.ticks(due) < self.terms.due_before.load(Ordering::Relaxed));
-        if awaited == DEADLINES_ONLY {
-            return is_due();
-        }
-        if group.number() != awaited {
-            return true;
-        }
-        let rows = i64::try_from(rows).unwrap_or(i64::MAX);
-        if self.terms.rows_wanted.fetch_sub(rows, Ordering::Relaxed) <= rows {
-            return true;
-        }
-        is_due()
-    }
-
-    fn ticks(&self, time: Instant) -> u64 {
-        let since: Duration = time.saturating_duration_since(self.epoch);
-        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
-    }
 }
 
 #[cfg(all(test, not(loom)))]
-mod tests {
-    use std::num::NonZeroUsize;
-
-    use super::*;
-    use crate::GroupConfig;
-
-    const SOON: Duration = Duration::from_secs(3_600);
-
-    fn group(index: u32) -> GroupId {
-        GroupId::new(index, &GroupConfig::up_to(NonZeroUsize::MIN))
-    }
-
-    /// A control whose worker 0 leads; the parkers keep the tokens of those that were woken.
-    fn led(workers: usize) -> (Control, Vec<Parker>) {
-        // The last is the timekeeper's.
-        let parkers: Vec<_> = (0..=workers).map(|_| Parker::new()).collect();
-        let unparkers = parkers.iter().map(|parker| parker.unparker().clone()).collect();
-        let control = Control::new(unparkers, Instant::now());
-        assert_eq!(control.join(0), Role::Lead);
-        for worker in 1..workers {
-            assert_eq!(control.join(worker), Role::Follow);
-        }
-        (control, parkers)
-    }
-
-    fn announce(control: &Control, of: GroupId, rows: usize, deadline: Option<Instant>) {
-        assert!(control.announce(Priority::Normal, of, rows, deadline));
-    }
-
-    fn is_awake(control: &Control) -> bool {
-        control.word.load(Ordering::Relaxed) & MODE == AWAKE
-    }
-
-    /// Worker 0 dozes for 3 rows of group 0, or until the time returned.
-    fn dozing() -> (Control, Instant) {
-        let (control, _) = led(1);
-        let until = Instant::now() + SOON;
-        assert!(control.start_dozing(0, Terms { until, group: Some((group(0), 3)), due_before: until }));
-        assert!(!is_awake(&control));
-        (control, until)
-    }
-
-    #[test]
-    fn a_dozing_leader_is_woken_by_the_rows_that_fill_its_batch() {
-        let (control, _) = dozing();
-        announce(&control, group(0), 2, None);
-        assert!(!is_awake(&control));
-        announce(&control, group(0), 1, None);
-        assert!(is_awake(&control));
-    }
-
-    #[test]
-    fn a_dozing_leader_is_woken_by_a_deadline_that_cannot_wait() {
-        let (control, until) = dozing();
-        announce(&control, group(0), 1, Some(until + SOON));
-        assert!(!is_awake(&control));
-        announce(&control, group(0), 1, Some(until - SOON / 2));
-        assert!(is_awake(&control));
-    }
-
-    #[test]
-    fn a_dozing_leader_is_woken_by_another_group() {
-        let (control, _) = dozing();
-        announce(&control, group(1), 1, None);
-        assert!(is_awake(&control));
-    }
-
-    #[test]
-    fn a_leader_does_not_rest_over_an_arrival() {
-        let (control, parkers) = led(1);
-        announce(&control, group(0), 1, None);
-        // Returns at once, or the test hangs.
-        control.sleep(0, &parkers[0]);
-        assert_eq!(control.take_arrivals(), 1 << Priority::Normal.lane());
-        assert_eq!(control.take_arrivals(), 0);
-    }
-
-    #[test]
-    fn leadership_goes_to_a_follower_awake_if_work_remains_and_asleep_otherwise() {
-        for (work_remains, mode) in [(true, AWAKE), (false, ASLEEP)] {
-            let (control, _parkers) = led(2);
-            control.leave(work_remains, Watch::ANY, Instant::now());
-            assert_eq!(control.word.load(Ordering::Relaxed), mode | 1 << WORKER_SHIFT);
-            assert!(!control.has_followers());
-        }
-    }
-
-    #[test]
-    fn leadership_is_vacant_while_everybody_executes_and_the_first_to_finish_takes_it() {
-        let (control, _parkers) = led(1);
-        control.leave(true, Watch::ANY, Instant::now());
-        announce(&control, group(0), 1, None);
-        assert_eq!(control.word.load(Ordering::Relaxed) & MODE, VACANT);
-        assert_eq!(control.join(0), Role::Lead);
-        assert!(control.has_arrivals());
-    }
-
-    /// Worker 0 executes, and the timekeeper watches for what is due within the hour.
-    fn watched() -> (Control, Instant) {
-        let (control, _) = led(1);
-        let now = Instant::now();
-        assert_eq!(control.try_watch(None).map_err(|alarm| alarm.is_some()), Err(true));
-        control.leave(false, Watch { until: Some(now + SOON), due_before: Some(now + SOON) }, now);
-        assert!(!is_awake(&control));
-        (control, now + SOON)
-    }
-
-    #[test]
-    fn while_all_execute_the_timekeeper_is_woken_by_an_early_deadline_and_by_nothing_else() {
-        let (control, until) = watched();
-        announce(&control, group(0), 100, None);
-        announce(&control, group(1), 1, Some(until + SOON));
-        assert!(!is_awake(&control));
-        announce(&control, group(1), 1, Some(until - SOON / 2));
-        assert!(is_awake(&control));
-        assert_eq!(control.try_watch(None), Ok(true));
-    }
-
-    #[test]
-    fn a_worker_takes_leadership_from_the_timekeeper_asleep_or_awake() {
-        let (control, until) = watched();
-        assert_eq!(control.join(0), Role::Lead);
-        control.leave(false, Watch::ANY, Instant::now());
-        announce(&control, group(0), 1, Some(until));
-        assert_eq!(control.try_watch(None), Ok(true));
-        assert_eq!(control.join(0), Role::Lead);
-        // What the timekeeper saw is of no interest any more.
-        assert!(control.try_watch(Some(Watch::ANY)).is_err());
-        assert_eq!(control.word.load(Ordering::Relaxed) >> WORKER_SHIFT, 0);
-    }
-
-    #[test]
-    fn the_timekeeper_soon_looks_at_a_deadline_that_came_while_the_worker_left() {
-        let (control, parkers) = led(1);
-        assert!(control.rest(ASLEEP, 0));
-        assert_eq!(control.try_watch(None), Err(None));
-        announce(&control, group(0), 1, Some(Instant::now() + SOON));
-        let now = Instant::now();
-        control.leave(true, Watch::ANY, now);
-        // It was woken to set its alarm, and the arrival has it look at once; or the test hangs.
-        parkers[1].park();
-        assert_eq!(control.try_watch(None), Ok(true));
-    }
-
-    #[test]
-    fn without_a_timekeeper_leadership_is_vacant_again() {
-        let (control, _) = watched();
-        control.retire();
-        assert_eq!(control.word.load(Ordering::Relaxed) & MODE, VACANT);
-        assert_eq!(control.join(0), Role::Lead);
-        control.leave(false, Watch::ANY, Instant::now());
-        assert_eq!(control.word.load(Ordering::Relaxed) & MODE, VACANT);
-    }
-
-    #[test]
-    fn after_the_end_nobody_leads_and_a_submitter_is_told() {
-        let (control, parkers) = led(2);
-        control.end();
-        assert_eq!(control.follow(1, &parkers[1]), Role::End);
-        assert_eq!(control.join(0), Role::End);
-        assert!(!control.announce(Priority::Low, group(0), 1, None));
-    }
-}
+mod tests;

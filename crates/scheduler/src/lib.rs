@@ -36,6 +36,7 @@ pub mod step;
 mod sync;
 mod table;
 mod tenant;
+mod terms;
 mod ticket;
 mod timekeeper;
 mod turns;

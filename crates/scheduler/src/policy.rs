@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::control::Terms;
 use crate::order::Rank;
+use crate::terms::Terms;
 use crate::{Config, Forming, GroupId, Policy};
 
 /// In place of a cap beyond the clock's end.

@@ -2,13 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use crate::control::Watch;
 use crate::entry::{Content, Entry, Item, Removed};
 use crate::forecast::{Ahead, Forecast, Outlook, Prospect};
 use crate::group_queue::GroupQueue;
 use crate::offered::Offered;
 use crate::policy::{Circumstances, Decision, Waiting, decide};
 use crate::sizes::Sizes;
+use crate::terms::Watch;
 use crate::turns::{Turns, place};
 use crate::{GroupId, Priority};
 

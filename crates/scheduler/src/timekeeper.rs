@@ -3,13 +3,13 @@
 use std::fmt;
 use std::time::Instant;
 
-use crate::control::Watch;
 use crate::core::Core;
 use crate::delivery::Delivery;
 use crate::dismissal::dismiss;
 use crate::entry::{Removed, Ticketed};
 use crate::scheduler::Shared;
 use crate::sync::{Arc, Parker};
+use crate::terms::Watch;
 
 /// Keeps an eye on deadlines while every worker executes. From [`Scheduler::timekeeper`](crate::Scheduler::timekeeper).
 ///

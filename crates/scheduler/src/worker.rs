@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use crate::batch::Batch;
-use crate::control::{Control, Role, Terms, Watch};
+use crate::control::{Control, Role};
 use crate::delivery::{Delivery, contain};
 use crate::dismissal::{dismiss, release};
 use crate::entry::{Removed, Taken, Ticketed};
@@ -12,6 +12,7 @@ use crate::policy::{Circumstances, Decision};
 use crate::queue::Observation;
 use crate::scheduler::Shared;
 use crate::sync::{Arc, Ordering, Parker, yield_now};
+use crate::terms::{Terms, Watch};
 use crate::{Executor, GroupId};
 
 /// A wait shorter than this is spent awake, yielding the core: to sleep and to be woken costs as much, and the timer is
