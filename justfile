@@ -33,7 +33,7 @@ check:
 
 # Check the scheduler's protocols under every interleaving of their threads, up to two preemptions (some minutes)
 loom:
-    RUSTFLAGS="--cfg loom" cargo test --locked --release --package volley-scheduler --target-dir {{target}}/loom --test loom
+    RUSTFLAGS="--cfg loom" cargo test --locked --release --package volley-scheduler --target-dir {{target}}/loom --lib --test loom
 
 # Run a benchmark: path, sla, accuracy, scheduler, leadership, overload or soak-scheduler; --report keeps what it prints
 bench name *args:
