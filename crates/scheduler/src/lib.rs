@@ -16,6 +16,7 @@ mod gate;
 mod group;
 mod group_queue;
 mod handoff;
+mod holding;
 mod intake;
 mod nearly_sorted;
 mod offered;
