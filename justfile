@@ -29,6 +29,7 @@ check:
     cargo clippy --locked --workspace --all-targets -- --deny warnings
     RUSTDOCFLAGS="--deny warnings" cargo doc --locked --workspace --no-deps --quiet
     .volley/venv/bin/typos
+    {{just_executable()}} _bench-scheduler --gate
     @if cargo deny --version >/dev/null 2>&1; then cargo deny check licenses bans sources; else echo "skipped: cargo-deny is not installed (cargo install cargo-deny)"; fi
 
 # Check the scheduler's protocols under every interleaving of their threads, up to two preemptions (some minutes)
@@ -77,8 +78,7 @@ _bench-accuracy *args:
 
 # The scheduler alone against what else there is, and what a submit costs
 _bench-scheduler *args:
-    cargo build --release --locked -p volley-examples --example scheduler
-    {{target}}/release/examples/scheduler {{args}}
+    cargo bench --locked -p volley-examples --bench scheduler -- {{args}}
 
 # The scheduler's workers, which take turns leading, against a plain dispatcher thread
 _bench-leadership *args:

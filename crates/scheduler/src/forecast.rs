@@ -87,7 +87,7 @@ impl DueRows {
 }
 
 fn slot_of(time: Instant, epoch: Instant) -> u64 {
-    (time.saturating_duration_since(epoch).as_nanos() / SLOT.as_nanos()) as u64
+    time.saturating_duration_since(epoch).as_nanos() as u64 / SLOT.as_nanos() as u64
 }
 
 /// Device time by lane and slot: of one tenant, as it is due.

@@ -7,12 +7,16 @@ use std::time::{Duration, Instant};
 
 use volley_scheduler::{Batch, Config, Failure, GroupConfig, Request, Scheduler};
 
-use crate::rivals::{Volley, positive};
+use crate::rivals::{MAX_BATCH, Volley, answer, positive};
 
 const ROUND_TRIPS: usize = 5_000;
 /// How long the one worker executes while deadlines pass in the queue.
 const BUSY_FOR: Duration = Duration::from_millis(120);
 const HOPELESS: u32 = 200;
+/// How many turns from one batch to the next are timed, what a batch takes, and how many requests wait at first.
+const TURNS: usize = 200;
+const DEVICE_TIME: Duration = Duration::from_micros(400);
+const LANE: usize = 32 * MAX_BATCH;
 
 /// The median of submit to wake-up of a caller that parks, alone, in microseconds.
 pub(crate) fn parked_round_trip() -> f64 {
@@ -26,6 +30,36 @@ pub(crate) fn parked_round_trip() -> f64 {
         })
         .collect();
     *nanos.select_nth_unstable(ROUND_TRIPS / 2).1 as f64 / 1e3
+}
+
+/// The median of the time from the end of one batch to the beginning of the next while more waits than a batch holds, in
+/// microseconds: all that choosing the next batch before the device is free could save.
+pub(crate) fn turnaround() -> f64 {
+    let (mut ended, mut nanos) = (None, Vec::with_capacity(TURNS));
+    let (tell, told) = mpsc::channel();
+    let volley = Volley::with_executor(LANE, move |batch: &mut Batch<u64, u64>| {
+        let is_full = batch.len() == MAX_BATCH;
+        if let Some(ended) = ended.filter(|_| is_full) {
+            nanos.push(batch.started().saturating_duration_since(ended).as_nanos());
+        }
+        answer(batch);
+        // Time enough for the queue to fill again, as a device would take.
+        thread::sleep(DEVICE_TIME);
+        if nanos.len() == TURNS {
+            tell.send(std::mem::take(&mut nanos)).expect("the caller listens");
+        }
+        ended = Some(Instant::now());
+    });
+    let mut nanos = loop {
+        let tickets: Vec<_> = (0..LANE as u64).map(|value| volley.ticket(value)).collect();
+        for ticket in tickets {
+            assert!(ticket.wait().result.is_ok(), "the executor answers");
+        }
+        if let Ok(nanos) = told.try_recv() {
+            break nanos;
+        }
+    };
+    *nanos.select_nth_unstable(TURNS / 2).1 as f64 / 1e3
 }
 
 /// Milliseconds from a queued request's deadline to the moment its caller knows, the 99th percentile, while the only
