@@ -216,10 +216,12 @@ impl Forecast {
     }
 
     /// A submitter has pushed a request with a deadline.
+    #[inline]
     pub(crate) fn count_in(&self, tenant: Option<TenantId>, lane: Priority) {
         self.line(tenant).submitted[lane.lane()].fetch_add(1, Ordering::Relaxed);
     }
 
+    #[inline]
     fn line(&self, tenant: Option<TenantId>) -> &Line {
         tenant.map_or(&self.without_tenant, |tenant| self.tenants.get(tenant.number()))
     }
