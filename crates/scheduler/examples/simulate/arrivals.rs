@@ -49,6 +49,14 @@ impl Shape {
     const BURST_OVER_REST: f64 = 5.0;
     const SWING: f64 = 0.9;
 
+    pub(crate) const fn name(&self) -> &'static str {
+        match self {
+            Self::Steady => "steady",
+            Self::Bursts { .. } => "bursts",
+            Self::Diurnal { .. } => "diurnal",
+        }
+    }
+
     /// The rate at a time, over the mean.
     fn at(&self, seconds: f64) -> f64 {
         let rest = 1.0 / (1.0 - Self::BURST + Self::BURST * Self::BURST_OVER_REST);

@@ -4,6 +4,7 @@
 //! cargo run --release -p volley-scheduler --example simulate -- overload
 //! cargo run --release -p volley-scheduler --example simulate -- run --shape diurnal --rate 20000 --replicas 1..50
 //! cargo run --release -p volley-scheduler --example simulate -- run --trace arrivals.csv --policy deferred
+//! cargo run --release -p volley-scheduler --example simulate -- run --rate 3529 --svg overload.svg
 //! ```
 //!
 //! A second of virtual time at a few thousand requests takes milliseconds, and the same seed gives the same batches, so
@@ -14,15 +15,18 @@ mod arrivals;
 mod device;
 mod fleet;
 mod overload;
+mod picture;
 mod plot;
 mod simulation;
 mod tally;
 
 use std::error::Error;
+use std::fs;
 use std::io::{Write as _, stdout};
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use volley_scheduler::{Config, Policy, Priority};
@@ -30,6 +34,7 @@ use volley_scheduler::{Config, Policy, Priority};
 use crate::arrivals::{Arrival, Shape, Traffic, read_trace};
 use crate::device::Device;
 use crate::fleet::{Scaling, Setting};
+use crate::picture::Picture;
 use crate::plot::Plot;
 use crate::simulation::{History, simulate};
 use crate::tally::{Table, goodput};
@@ -51,7 +56,8 @@ usage: simulate overload [--seconds N] [--seed N]
   --replicas N or N..M            how many there are, or may be (1)
   --policy eager|deferred|adaptive
   --fixed-ms N --row-ms N --noise N --max-batch N
-                                  the device: a batch costs fixed + rows * row, times log-normal noise (4, 0.3, 0.3, 32)";
+                                  the device: a batch costs fixed + rows * row, times log-normal noise (4, 0.3, 0.3, 32)
+  --svg FILE                      draws the run: the requests over time, how long answers took, how many came in time";
 
 struct Options {
     traffic: Traffic,
@@ -64,27 +70,75 @@ struct Options {
     config: Config,
     device: Device,
     quota: NonZeroU32,
+    svg: Option<PathBuf>,
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+impl Options {
+    /// The setting, in a line.
+    fn setting(&self) -> String {
+        let Self { traffic, tenants, trace, seed, replicas, config, device, .. } = self;
+        let millis = |time: Duration| time.as_secs_f64() * 1e3;
+        let traffic = match (trace, tenants) {
+            (Some(path), _) => format!("trace {}", path.display()),
+            (None, 1) => format!("{} traffic, {} ms deadlines", traffic.shape.name(), millis(traffic.deadline)),
+            (None, _) => format!(
+                "{} traffic of {tenants} tenants, {} ms deadlines",
+                traffic.shape.name(),
+                millis(traffic.deadline)
+            ),
+        };
+        let replicas = match (replicas.start(), replicas.end()) {
+            (1, 1) => "1 device".to_owned(),
+            (one, other) if one == other => format!("{one} devices"),
+            (least, most) => format!("{least} to {most} devices"),
+        };
+        let Device { fixed, per_row, noise, max_batch } = device;
+        format!(
+            "{traffic}; {replicas}, up to {max_batch} rows a batch at {} + {} ms a row, noise {} %; {}; seed {seed}",
+            millis(*fixed),
+            millis(*per_row),
+            noise * 100.0,
+            format!("{:?}", config.policy).to_lowercase(),
+        )
+    }
+}
+
+fn main() -> ExitCode {
+    match answer() {
+        Ok(text) => {
+            // Who no longer reads needs nothing.
+            let _ = writeln!(stdout(), "{text}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("simulate: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What the command line asks for, as text.
+fn answer() -> Result<String, Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
+    if std::env::args().any(|argument| argument == "--help") {
+        return Ok(USAGE.to_owned());
+    }
     let command = arguments.next();
     let options = options(arguments)?;
-    let duration = options.traffic.duration;
-    let text = match command.as_deref() {
+    match command.as_deref() {
+        Some("overload") if options.svg.is_some() => Err("--svg draws a `run`, not `overload`".into()),
         Some("overload") => {
-            let (figures, report) = overload::overload(duration, options.seed);
-            format!("{report}\n{}", figures.json())
+            let (figures, report) = overload::overload(options.traffic.duration, options.seed);
+            Ok(format!("{report}\n{}", figures.json()))
         }
-        Some("run") => run(options)?,
-        _ => return Err(USAGE.into()),
-    };
-    writeln!(stdout(), "{text}")?;
-    Ok(())
+        Some("run") => run(options),
+        _ => Err(USAGE.into()),
+    }
 }
 
 fn run(options: Options) -> Result<String, Box<dyn Error>> {
-    let Options { mut traffic, rate, tenants, trace, seed, replicas, config, device, quota, .. } = options;
+    let subtitle = options.setting();
+    let Options { mut traffic, rate, tenants, trace, seed, replicas, config, device, quota, svg, .. } = options;
     let setting = Setting { config, device, quota, scaling: Scaling { replicas, ..Scaling::fixed(1) } };
     let mut duration = traffic.duration;
     let arrivals: Box<dyn Iterator<Item = Arrival>> = match trace {
@@ -99,7 +153,20 @@ fn run(options: Options) -> Result<String, Box<dyn Error>> {
         }
     };
     let history = simulate(setting, arrivals, seed);
+    if let Some(path) = svg {
+        let picture =
+            Picture { history: &history, duration, title: &title(&history, &device, duration), subtitle: &subtitle };
+        fs::write(&path, picture.svg()?).map_err(|error| format!("{}: {error}", path.display()))?;
+    }
     Ok(report(&history, &device, duration))
+}
+
+/// What was offered, over what can be done.
+fn title(history: &History, device: &Device, duration: Duration) -> String {
+    let History { records, available, .. } = history;
+    let offered = records.len() as f64 / duration.as_secs_f64();
+    let load = records.len() as f64 / (available * device.ceiling());
+    format!("{offered:.0} requests/s offered: {load:.2} times what the devices can do")
 }
 
 fn report(history: &History, device: &Device, duration: Duration) -> String {
@@ -134,6 +201,7 @@ fn options(mut arguments: impl Iterator<Item = String>) -> Result<Options, Box<d
         config: Config::default(),
         device: overload::DEVICE,
         quota: overload::QUOTA,
+        svg: None,
     };
     while let Some(name) = arguments.next() {
         let value = arguments.next().ok_or_else(|| format!("{name} needs a value\n{USAGE}"))?;
@@ -156,6 +224,7 @@ fn options(mut arguments: impl Iterator<Item = String>) -> Result<Options, Box<d
             "--row-ms" => options.device.per_row = millis()?,
             "--noise" => options.device.noise = number()?,
             "--max-batch" => options.device.max_batch = value.parse()?,
+            "--svg" => options.svg = Some(value.into()),
             _ => return Err(format!("{name} is no option\n{USAGE}").into()),
         }
     }
