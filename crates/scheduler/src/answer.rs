@@ -6,12 +6,13 @@ use std::time::Instant;
 
 use crate::outcome::BatchInfo;
 use crate::slot::{CallerHalf, Debt, Promise, Waiter, pair};
-use crate::{Failure, Outcome, Priority, Timings};
+use crate::{Failure, Outcome, Priority, TenantId, Timings};
 
-/// What the outcome says of the request.
+/// What both halves know of the request.
 pub(crate) struct Submission {
     pub(crate) at: Instant,
     pub(crate) priority: Priority,
+    pub(crate) tenant: Option<TenantId>,
 }
 
 /// The caller's half.
@@ -52,7 +53,7 @@ impl<R> Owed<R> {
         will_wake: impl FnOnce(&Waiter) -> bool,
     ) -> Option<Waiter> {
         let debt = self.0.take()?;
-        let &Submission { at, priority } = debt.context();
+        let &Submission { at, priority, .. } = debt.context();
         let timings = Timings { submitted: at, priority, batch, completed };
         debt.settle(Outcome { result, timings }, will_wake)
     }

@@ -92,6 +92,7 @@ impl Control {
 
     /// A submitter says that it pushed into `lane`; wakes the leader if it must. False if no worker is left to hear it.
     #[must_use]
+    #[inline]
     pub(crate) fn announce(&self, lane: Priority, group: GroupId, rows: usize, deadline: Option<Instant>) -> bool {
         let due = if deadline.is_some() { DUE } else { 0 };
         let news = 1 << lane.lane() | due;

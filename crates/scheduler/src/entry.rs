@@ -81,7 +81,8 @@ impl<T, R> Content for Ticketed<T, R> {
 impl<T, R> Entry<Ticketed<T, R>> {
     /// The two halves of a request that was let in through the gate.
     pub(crate) fn ticketed(request: Request<T>, submitted: Instant) -> (Caller<R>, Self) {
-        let (caller, promise) = halves(Submission { at: submitted, priority: request.priority });
+        let (caller, promise) =
+            halves(Submission { at: submitted, priority: request.priority, tenant: request.tenant });
         let entry = Entry::new(request, submitted, |payload, handoff| Ticketed { payload, handoff, promise });
         (caller, entry)
     }

@@ -242,7 +242,8 @@ impl Forecast {
         if ticks > cost.valid_until.load(Ordering::Relaxed) {
             return None;
         }
-        let slot = slot_of(deadline, self.epoch).saturating_sub(self.first.load(Ordering::Relaxed));
+        let due = self.ticks(deadline);
+        let slot = (due / SLOT.as_nanos() as u64).saturating_sub(self.first.load(Ordering::Relaxed));
         let slot = (slot as usize).min(SLOTS);
         let line = self.line(tenant);
         let [turns, own] = [&self.turns, &line.own].map(|ahead| ahead[lane.lane()][slot].load(Ordering::Relaxed));
@@ -263,8 +264,7 @@ impl Forecast {
         // The batch it must bear, as the queue will judge it.
         let company = (ahead / per_row).saturating_sub(full_rows).min(full_rows).max(rows as u64);
         let own = fixed + full.saturating_sub(fixed) * company / full_rows;
-        let wait = Duration::from_nanos(wait);
-        (now + wait + Duration::from_nanos(own) > deadline).then_some(wait)
+        (ticks + wait + own > due).then(|| Duration::from_nanos(wait))
     }
 
     pub(crate) fn publish_group(&self, group: GroupId, bounds: Bounds, valid_until: Instant) {
@@ -316,7 +316,8 @@ impl Forecast {
     }
 
     fn ticks(&self, time: Instant) -> u64 {
-        u64::try_from(time.saturating_duration_since(self.epoch).as_nanos()).unwrap_or(u64::MAX)
+        let since = time.saturating_duration_since(self.epoch);
+        since.as_secs().saturating_mul(1_000_000_000).saturating_add(u64::from(since.subsec_nanos()))
     }
 }
 

@@ -12,13 +12,14 @@ use crate::sizes::Sizes;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct GroupId {
     index: u32,
-    max_rows: NonZeroUsize,
-    full_rows: NonZeroUsize,
+    // Small: every queued request carries it.
+    max_rows: u32,
+    full_rows: u32,
 }
 
 impl GroupId {
     pub(crate) const fn new(index: u32, config: &GroupConfig) -> Self {
-        Self { index, max_rows: config.max_rows, full_rows: config.full_rows }
+        Self { index, max_rows: capped(config.max_rows), full_rows: capped(config.full_rows) }
     }
 
     /// The group's number: 0, 1, 2 ... in the order in which the groups were added.
@@ -34,14 +35,19 @@ impl GroupId {
     /// The most rows that one batch of this group holds.
     #[must_use]
     pub const fn max_rows(self) -> usize {
-        self.max_rows.get()
+        self.max_rows as usize
     }
 
     /// The rows at which a batch of this group is full.
     #[must_use]
     pub const fn full_rows(self) -> usize {
-        self.full_rows.get()
+        self.full_rows as usize
     }
+}
+
+/// More rows than any executor has memory for are as good as that.
+const fn capped(rows: NonZeroUsize) -> u32 {
+    if rows.get() < u32::MAX as usize { rows.get() as u32 } else { u32::MAX }
 }
 
 /// The limits of a group.

@@ -179,14 +179,14 @@ impl<T, R> Scheduler<T, R> {
     /// [`SubmitError::QuotaExceeded`] if its tenant has as many queued as it may, and [`SubmitError::Closed`] after [`close`](Self::close) or when no worker is left. All give the request back.
     pub fn submit(&self, request: Request<T>) -> Result<Ticket<R>, SubmitError<T>> {
         let shared = &*self.handle.0;
-        let (group, rows, lane, deadline) = (request.group, request.rows.get(), request.priority, request.deadline);
+        let (group, rows, lane) = (request.group, request.rows.get(), request.priority);
+        let (tenant, deadline) = (request.tenant, request.deadline);
         let now = Instant::now();
         if let Err(reason) = shared.core.admission.enter(now, &request) {
             return Err(reason.refuse(request));
         }
-        let tenant = request.tenant;
         let (caller, entry) = Entry::ticketed(request, now);
-        let ticket = Ticket::new(caller, Arc::clone(&shared.core), lane, tenant);
+        let ticket = Ticket::new(caller, Arc::clone(&shared.core));
         if let Err(entry) = shared.push(lane, entry) {
             // Gives its place back.
             drop(ticket);

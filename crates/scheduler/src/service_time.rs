@@ -69,7 +69,9 @@ impl ServiceTime {
         if self.observations >= TRUSTED_AFTER {
             seconds = seconds.min(OUTLIER * self.seconds(rows).max(LEAST_COST));
         }
-        if self.observations > 0 {
+        // What a batch of another size took, before the cost of a row is known, says nothing of the noise.
+        let is_comparable = self.tells_per_row() || (rows - self.mean_rows).abs() <= LEAST_SPREAD * self.mean_rows;
+        if self.observations > 0 && is_comparable {
             let off = (seconds.max(LEAST_COST) / self.seconds(rows).max(LEAST_COST)).ln();
             let weight = (1.0 / (f64::from(self.observations) + ASSUMED_WEIGHT)).max(LEAST_NOISE_WEIGHT);
             self.noise += weight * (off * off - self.noise);
@@ -84,10 +86,15 @@ impl ServiceTime {
         self.mean_seconds += weight * off_seconds;
         self.variance = (1.0 - weight) * (self.variance + weight * off_rows * off_rows);
         self.covariance = (1.0 - weight) * (self.covariance + weight * off_rows * off_seconds);
-        if self.variance > (LEAST_SPREAD * self.mean_rows).powi(2) {
+        if self.tells_per_row() {
             self.per_row = self.covariance / self.variance;
         }
         self.per_row = self.per_row.clamp(0.0, self.mean_seconds / self.mean_rows);
+    }
+
+    /// Whether the sizes varied enough to tell the cost of a row.
+    fn tells_per_row(&self) -> bool {
+        self.variance > (LEAST_SPREAD * self.mean_rows).powi(2)
     }
 
     /// What a batch of `rows` is expected to take; none before the first observation.
@@ -210,6 +217,18 @@ mod tests {
         }
         assert!(exceeded < 39, "{exceeded} of 39,000");
         assert!(model.bound(8, now) < micros(3_500), "{:?}", model.bound(8, now));
+    }
+
+    #[test]
+    fn the_first_large_batch_after_small_ones_is_not_taken_for_noise() {
+        let now = Instant::now();
+        let mut model = ServiceTime::default();
+        let cost = |rows: u64| micros(4_000 + 300 * rows);
+        model.observe(1, cost(1), now);
+        model.observe(32, cost(32), now);
+        model.observe(32, cost(32), now);
+        let bound = model.bound(32, now);
+        assert!(bound < 2 * cost(32), "{bound:?}");
     }
 
     #[test]

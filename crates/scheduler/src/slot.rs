@@ -88,6 +88,10 @@ pub(crate) fn pair<O, C>(context: C) -> (CallerHalf<O, C>, Promise<O, C>) {
 }
 
 impl<O, C> CallerHalf<O, C> {
+    pub(crate) fn context(&self) -> &C {
+        &self.slot.context
+    }
+
     pub(crate) fn is_done(&self) -> bool {
         self.slot.state.load(Ordering::Acquire) & PHASE == DONE
     }

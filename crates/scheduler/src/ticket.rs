@@ -5,11 +5,11 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use crate::Outcome;
 use crate::answer::Caller;
 use crate::core::Core;
 use crate::slot::Waiter;
 use crate::sync::{Arc, current_thread, park_thread, park_thread_until};
-use crate::{Outcome, Priority, TenantId};
 
 /// A request under way: a future of its [`Outcome`], on any runtime, or something for a plain thread to wait on.
 ///
@@ -25,13 +25,11 @@ pub struct Ticket<R> {
     /// Where its place is given back. Here rather than with the outcome: it comes and goes on the caller's threads, and
     /// its reference count stays with them.
     core: Arc<Core>,
-    lane: Priority,
-    tenant: Option<TenantId>,
 }
 
 impl<R> Ticket<R> {
-    pub(crate) const fn new(caller: Caller<R>, core: Arc<Core>, lane: Priority, tenant: Option<TenantId>) -> Self {
-        Self { caller, core, lane, tenant }
+    pub(crate) const fn new(caller: Caller<R>, core: Arc<Core>) -> Self {
+        Self { caller, core }
     }
 
     /// Whether the outcome is there.
@@ -120,7 +118,8 @@ impl<R> Ticket<R> {
     }
 
     fn give_place_back(&self) {
-        self.core.release(self.lane, self.tenant);
+        let submission = self.caller.context();
+        self.core.release(submission.priority, submission.tenant);
     }
 }
 

@@ -136,7 +136,7 @@ impl World {
         let (caller, entry) = Entry::ticketed(request, self.now);
         self.queue.insert(entry);
         let submitted = self.now;
-        let ticket = Ticket::new(caller, Arc::clone(&self.core), priority, None);
+        let ticket = Ticket::new(caller, Arc::clone(&self.core));
         self.known.push(Known { id, group, lane, rows, submitted, deadline, ticket });
     }
 
