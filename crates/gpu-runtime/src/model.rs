@@ -12,6 +12,7 @@ use crate::autotune::{batch_sizes, best_batch};
 use crate::error::{LoadError, LoadReason};
 use crate::golden::Golden;
 use crate::library::Library;
+use crate::operators;
 use crate::provider::{Placement, Provider, ProviderPreference};
 use crate::repository::{VariantFile, VersionFolder};
 use crate::session::Session;
@@ -243,6 +244,7 @@ fn build(library: &Library, bytes: &[u8], options: &ModelOptions, provider: Prov
         .with_intra_op_spinning(false)?
         .with_inter_op_spinning(false)?
         .with_config_entry(Placement::RECORD_KEY, "1")?
+        .with_operators(operators::domain()?)?
         .with_execution_providers(provider.dispatch(options.providers.device))?
         .commit_from_memory(bytes)
 }
