@@ -20,6 +20,7 @@ serve *args:
 test:
     cargo build --locked --workspace --bins
     cargo test --locked --workspace
+    cargo build --release --locked --package volley-gpu-runtime --example operators
     {{python}} -m unittest discover --start-directory tests/clients
     cd models && ../{{python}} -m unittest discover --start-directory tests
 
@@ -73,6 +74,7 @@ _bench-sla *args:
 
 # Accuracy of each variant on held-out data, and how far answers move with their batch mates
 _bench-accuracy *args:
+    cargo build --release --locked --package volley-gpu-runtime --example operators
     cd models && ../{{python}} -m volley_models accuracy {{args}}
 
 # The scheduler alone against what else there is, and what a submit costs

@@ -237,16 +237,15 @@ fn report_passed_over(path: &Path, passed_over: &[(Provider, String)], using: Pr
 }
 
 fn build(library: &Library, bytes: &[u8], options: &ModelOptions, provider: Provider) -> ort::Result<OrtSession> {
-    SessionBuilder::new(&library.environment)?
+    let builder = SessionBuilder::new(&library.environment)?
         .with_optimization_level(GraphOptimizationLevel::All)?
         .with_intra_threads(options.intra_op_threads.get())?
         .with_inter_threads(1)?
         .with_intra_op_spinning(false)?
         .with_inter_op_spinning(false)?
         .with_config_entry(Placement::RECORD_KEY, "1")?
-        .with_operators(operators::domain()?)?
-        .with_execution_providers(provider.dispatch(options.providers.device))?
-        .commit_from_memory(bytes)
+        .with_execution_providers(provider.dispatch(options.providers.device))?;
+    operators::open_session(builder, bytes)
 }
 
 fn specs(kind: &str, outlets: &[Outlet]) -> Result<Arc<[TensorSpec]>, String> {

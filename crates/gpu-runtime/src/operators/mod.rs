@@ -14,11 +14,33 @@ mod lstm;
 mod qlstm;
 mod weights;
 
+use std::sync::{Mutex, PoisonError};
+
 use ort::operator::OperatorDomain;
+use ort::session::Session;
+use ort::session::builder::SessionBuilder;
 
 pub use library::register_custom_ops;
 
-/// All operators of this crate, to be added to a session.
-pub(crate) fn domain() -> ort::Result<OperatorDomain> {
+/// Whether a session with these operators has been opened.
+static OPENED: Mutex<bool> = Mutex::new(false);
+
+/// Opens a session, of the model in `bytes`, that knows the operators.
+///
+/// The first is opened alone: it enters the domain into a map of the whole process, and ONNX Runtime refuses the second of
+/// two sessions that look into that map before either has entered it.
+pub(crate) fn open_session(builder: SessionBuilder, bytes: &[u8]) -> ort::Result<Session> {
+    let mut builder = builder.with_operators(domain()?)?;
+    let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
+    if *opened {
+        drop(opened);
+        return builder.commit_from_memory(bytes);
+    }
+    let session = builder.commit_from_memory(bytes)?;
+    *opened = true;
+    Ok(session)
+}
+
+fn domain() -> ort::Result<OperatorDomain> {
     OperatorDomain::new("volley")?.add(qlstm::QLstm)
 }
