@@ -1,10 +1,10 @@
 //! The operator `QLstm`: its place in a graph, and what it refuses.
 
-use std::fmt::Display;
+use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
 use ort::operator::{ComputeContext, Kernel, KernelContext, Operator, OperatorInput, OperatorOutput};
-use ort::value::{PrimitiveTensorElementType, Tensor, TensorElementType};
+use ort::value::{PrimitiveTensorElementType, TensorElementType, TensorRef};
 
 use super::cells::HIDDEN_ZERO_POINT;
 use super::instructions::Instructions;
@@ -17,8 +17,8 @@ use super::weights::{GATES, Matrix, UNITS};
 /// |---|---|---|---|
 /// | `X` | uint8 | [batch, steps, inputs] | quantised with `input_zero_point`; its scale is part of `scale` |
 /// | `W` | int8 | [4 * units, inputs + units] | weights for the input and for the hidden state; constant |
-/// | `scale` | float | [4 * units] | constant, positive |
-/// | `bias` | float | [4 * units] | constant |
+/// | `scale` | float | [4 * units] | constant, finite |
+/// | `bias` | float | [4 * units] | constant, finite |
 ///
 /// Its output is float [batch, units]. Rows of `W` are gates in ONNX's order (input, output, forget, cell), all units of
 /// one before the next. With `q = round(127 * h) + 128` for the hidden state `h`, which is zero at first, the argument of
@@ -51,45 +51,70 @@ impl Operator for QLstm {
     }
 
     fn create_kernel<'attr>(&self, context: &KernelContext<'attr>) -> ort::Result<QLstmKernel> {
-        let (shape, weights) = constant::<i8>(context, 1, "W")?;
+        let attribute = |name| context.get::<i64>(name).unwrap_or(0);
+        let node = Node {
+            weights: constant(context, 1, "W")?,
+            scale: constant(context, 2, "scale")?,
+            bias: constant(context, 3, "bias")?,
+            input_zero_point: attribute("input_zero_point"),
+            input_shift: attribute("input_shift"),
+        };
+        Ok(QLstmKernel { lstm: node.lstm().map_err(refused)?, memory: Mutex::default() })
+    }
+}
+
+/// What a graph says of a node.
+struct Node {
+    weights: Constant<i8>,
+    scale: Constant<f32>,
+    bias: Constant<f32>,
+    input_zero_point: i64,
+    input_shift: i64,
+}
+
+struct Constant<T> {
+    shape: Vec<usize>,
+    values: Vec<T>,
+}
+
+impl Node {
+    /// The LSTM, or what of the definition the node does not keep to.
+    fn lstm(&self) -> Result<Lstm, String> {
+        let shape = &self.weights.shape;
         let [rows, columns] = shape[..] else {
-            return Err(refused(format!("W has the shape {shape:?}; expected [4 * units, inputs + units]")));
+            return Err(format!("W has the shape {shape:?}; expected [4 * units, inputs + units]"));
         };
         let units = rows / GATES;
-        if units * GATES != rows || units == 0 || !units.is_multiple_of(UNITS) {
-            return Err(refused(format!(
-                "W has {rows} rows; expected 4 for each unit, of which there are {UNITS} or a multiple"
-            )));
+        if rows == 0 || !rows.is_multiple_of(GATES * UNITS) {
+            return Err(format!("W has {rows} rows; expected 4 for each of {UNITS} units, or a multiple"));
         }
         let inputs = columns.checked_sub(units).filter(|inputs| inputs.is_multiple_of(4)).ok_or_else(|| {
-            refused(format!(
-                "W has {columns} columns; expected a multiple of 4 for the input and {units} for the hidden state"
-            ))
+            format!("W has {columns} columns; expected {units} for the hidden state and a multiple of 4 for the input")
         })?;
-        let of_rows = |index, name| match constant::<f32>(context, index, name)? {
-            (shape, values) if shape == [rows] && values.iter().all(|value| value.is_finite()) => Ok(values),
-            (shape, _) => {
-                Err(refused(format!("{name} has the shape {shape:?}; expected [{rows}], and finite numbers")))
+        for (name, Constant { shape, values }) in [("scale", &self.scale), ("bias", &self.bias)] {
+            if shape[..] != [rows] {
+                return Err(format!("{name} has the shape {shape:?}; expected [{rows}], as W has rows"));
             }
-        };
-        let (scale, bias) = (of_rows(2, "scale")?, of_rows(3, "bias")?);
-        let attribute = |name| context.get::<i64>(name).unwrap_or(0);
-        let input_zero_point =
-            u8::try_from(attribute("input_zero_point")).map_err(|_| refused("input_zero_point must be 0 to 255"))?;
+            if let Some(value) = values.iter().find(|value| !value.is_finite()) {
+                return Err(format!("{name} holds {value}; expected finite numbers"));
+            }
+        }
+        let input_zero_point = u8::try_from(self.input_zero_point)
+            .map_err(|_| format!("input_zero_point is {}; expected 0 to 255", self.input_zero_point))?;
         // The largest sum there can be must fit 32 bits, or it would wrap around.
-        let input_shift = u32::try_from(attribute("input_shift"))
-            .ok()
-            .filter(|&shift| shift < 16 && ((inputs << shift) + units) * 255 * 128 <= i32::MAX as usize)
-            .ok_or_else(|| refused("input_shift is negative, or so large that sums would not fit 32 bits"))?;
+        let fits = |shift: &u32| *shift < 16 && ((inputs << shift) + units) * 255 * 128 <= i32::MAX as usize;
+        let input_shift = u32::try_from(self.input_shift).ok().filter(fits).ok_or_else(|| {
+            format!("input_shift is {}; expected 0, or so little more that sums fit 32 bits", self.input_shift)
+        })?;
         let matrix = Matrix {
-            weights: &weights,
+            weights: &self.weights.values,
             inputs,
             units,
             input_shift,
             input_zero_point,
             hidden_zero_point: HIDDEN_ZERO_POINT,
         };
-        Ok(QLstmKernel { lstm: Lstm::new(&matrix, &scale, &bias, Instructions::detect()), memory: Mutex::default() })
+        Ok(Lstm::new(&matrix, &self.scale.values, &self.bias.values, Instructions::detect()))
     }
 }
 
@@ -105,10 +130,10 @@ impl Kernel for QLstmKernel {
         let (shape, input) = input.try_extract_tensor::<u8>()?;
         let inputs = self.lstm.inputs() as i64;
         let &[batch, steps, width] = &shape[..] else {
-            return Err(refused(format!("X has the shape {shape:?}; expected [batch, steps, {inputs}]")));
+            return Err(refused(format_args!("X has the shape {shape:?}; expected [batch, steps, {inputs}]")));
         };
         if width != inputs {
-            return Err(refused(format!("X is {width} wide; its weights are for {inputs}")));
+            return Err(refused(format_args!("X is {width} wide; its weights are for {inputs}")));
         }
         let mut last =
             context.output(0, [batch, self.lstm.units() as i64])?.ok_or_else(|| refused("its output is missing"))?;
@@ -119,19 +144,61 @@ impl Kernel for QLstmKernel {
     }
 }
 
-/// The shape and the values of an input that must be constant.
-fn constant<T>(context: &KernelContext<'_>, index: usize, name: &str) -> ort::Result<(Vec<usize>, Vec<T>)>
+fn constant<T>(context: &KernelContext<'_>, index: usize, name: &str) -> ort::Result<Constant<T>>
 where
-    T: PrimitiveTensorElementType + std::fmt::Debug + Clone,
+    T: PrimitiveTensorElementType + fmt::Debug + Clone,
 {
-    let value = context
-        .constant_input::<ort::value::TensorValueType<T>>(index)
-        .map_err(|e| refused(format!("{name} must be a constant: {e}")))?;
-    let _: &Tensor<T> = &value;
+    let value: TensorRef<'_, T> =
+        context.constant_input(index).map_err(|e| refused(format_args!("{name} must be a constant: {e}")))?;
     let (shape, values) = value.extract_tensor();
-    Ok((shape.iter().map(|&axis| axis as usize).collect(), values.to_vec()))
+    Ok(Constant { shape: shape.iter().map(|&axis| axis as usize).collect(), values: values.to_vec() })
 }
 
-fn refused(text: impl Display) -> ort::Error {
+fn refused(text: impl fmt::Display) -> ort::Error {
     ort::Error::new(format!("QLstm: {text}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node() -> Node {
+        let of_rows = |value| Constant { shape: vec![64], values: vec![value; 64] };
+        Node {
+            weights: Constant { shape: vec![64, 24], values: vec![1; 64 * 24] },
+            scale: of_rows(1e-3),
+            bias: of_rows(0.0),
+            input_zero_point: 255,
+            input_shift: 3,
+        }
+    }
+
+    #[test]
+    fn a_node_that_keeps_to_the_definition_is_taken() {
+        let lstm = node().lstm().expect("it keeps to it");
+        assert_eq!((lstm.inputs(), lstm.units()), (8, 16));
+    }
+
+    #[test]
+    fn what_a_node_may_not_say_is_refused_with_what_was_expected() {
+        let refusal = |spoil: fn(&mut Node)| {
+            let mut node = node();
+            spoil(&mut node);
+            node.lstm().expect_err("it is spoilt")
+        };
+        for (text, expected) in [
+            (refusal(|node| node.weights.shape = vec![1, 64, 24]), "W has the shape [1, 64, 24]; expected [4 * units"),
+            (refusal(|node| node.weights.shape = vec![96, 16]), "W has 96 rows; expected 4 for each of 16 units"),
+            (refusal(|node| node.weights.shape = vec![0, 24]), "W has 0 rows"),
+            (refusal(|node| node.weights.shape = vec![64, 12]), "W has 12 columns; expected 16 for the hidden state"),
+            (refusal(|node| node.weights.shape = vec![64, 26]), "a multiple of 4 for the input"),
+            (refusal(|node| node.scale.shape = vec![16]), "scale has the shape [16]; expected [64]"),
+            (refusal(|node| node.bias.values[9] = f32::NAN), "bias holds NaN; expected finite"),
+            (refusal(|node| node.input_zero_point = 256), "input_zero_point is 256; expected 0 to 255"),
+            (refusal(|node| node.input_shift = -1), "input_shift is -1"),
+            (refusal(|node| node.input_shift = 14), "input_shift is 14; expected 0, or so little more that sums fit"),
+        ] {
+            assert!(text.contains(expected), "{text}");
+        }
+    }
 }
