@@ -94,8 +94,8 @@ Built with {versions}.
 - The order flow is stylised: one venue, no hidden orders, no calendar, no news.
 - Inputs beyond {clip:g} standard deviations of the training data are clipped, so they are told apart no further.
 - A NaN in the input does not make the answer NaN: it gets an ordinary-looking one. Refuse it before the model.
-- fp32 sums are ordered as the machine's kernels like: another kind of processor may differ in the last digits. In `int8`
-  a convolution's last digit may fall on the other side of a rounding there, and a feature then move by a few thousandths.
+- fp32 sums are ordered as the machine's kernels like: another kind of processor may differ in the last digits. `int8`
+  sums integers up to the features.
 
 ## Channels
 
