@@ -3,8 +3,8 @@
 Activations are unsigned and weights signed, per output channel, which is the pairing that processors multiply fastest.
 ONNX Runtime computes the convolutions. Their weights use seven of their eight bits: on x86 without VNNI its kernel adds
 two products in sixteen bits, which full-range weights overflow, and the answer would depend on the machine. The LSTM is
-Volley's operator `QLstm` (`crates/gpu-runtime/src/operators/qlstm.rs` defines it), which is exact with all eight bits. ONNX
-Runtime's own INT8 LSTM takes one scale for a whole batch, so that a caller's answer would depend on its mates.
+Volley's operator `QLstm` (`crates/gpu-runtime/src/operators/qlstm.rs` defines it), which is exact with all eight bits.
+ONNX Runtime's own INT8 LSTM takes one scale for a whole batch, so that a caller's answer would depend on its mates.
 """
 
 import logging

@@ -41,8 +41,8 @@ pub(crate) fn measure(model: &Model) -> Result<Company, Box<dyn Error>> {
     Ok(Company { changes, batches: BATCHES, largest: session.max_rows() })
 }
 
-/// A random walk in each channel, which is what the model knows; every third window is an outlier: a walk, noise, or all
-/// the same value, magnified up to a millionfold.
+/// A random walk in each channel, which is what the model knows; every third window is an outlier: a walk, noise, or
+/// all the same value, magnified up to a millionfold.
 fn window(random: &mut Xoshiro256PlusPlus, index: usize, shape: &[usize]) -> Vec<u8> {
     let (channels, steps) = (shape[0], shape[1]);
     let (kind, magnified) = match index % 9 {

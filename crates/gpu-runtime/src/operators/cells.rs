@@ -29,7 +29,8 @@ pub(super) struct Dequantise {
 }
 
 impl Dequantise {
-    /// For the sixteen units from `unit` on, of `units` in all; `scale` and `bias` hold those of all units gate by gate.
+    /// For the sixteen units from `unit` on, of `units` in all; `scale` and `bias` hold those of all units,
+    /// gate by gate.
     pub(super) fn new(scale: &[f32], bias: &[f32], units: usize, unit: usize) -> Self {
         // The logistic gates want half their argument; the last gate, the cell's, has a hyperbolic tangent.
         let of_gates = |values: &[f32]| {
@@ -111,7 +112,8 @@ fn plain<const N: usize>(sums: &[Sums; N], dequantise: &Dequantise, mut rows: [U
 
 /// The hyperbolic tangent as a numerator and a positive denominator, within 2e-5 and less than one in size.
 ///
-/// A rational function of the lowest degrees that serve: minimax on [-6.25, 6.25], beyond which the argument is clamped.
+/// A rational function of the lowest degrees that serve: minimax on [-6.25, 6.25], where the argument is
+/// clamped.
 #[inline(always)]
 fn tanh(x: f32) -> (f32, f32) {
     let x = x.clamp(-6.25, 6.25);

@@ -5,8 +5,10 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Instructions {
     /// AVX-512 with its eight-bit dot products (VNNI): Intel since Ice Lake, AMD since Zen 4.
+    #[cfg(target_arch = "x86_64")]
     Avx512Vnni,
     /// AVX2: any x86 server of the last decade.
+    #[cfg(target_arch = "x86_64")]
     Avx2,
     /// Whatever the compiler makes of plain code for the target it builds for.
     Portable,
@@ -20,18 +22,19 @@ impl Instructions {
 
     /// Every set that this machine has, fastest first.
     pub(super) fn available() -> Vec<Self> {
-        let mut found = Vec::new();
-        #[cfg(target_arch = "x86_64")]
-        {
-            let vnni = is_x86_feature_detected!("avx512vnni") && is_x86_feature_detected!("avx512f");
-            if vnni && is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vl") {
-                found.push(Self::Avx512Vnni);
-            }
-            if is_x86_feature_detected!("avx2") {
-                found.push(Self::Avx2);
-            }
-        }
-        found.push(Self::Portable);
-        found
+        let sets = [
+            #[cfg(target_arch = "x86_64")]
+            (
+                Self::Avx512Vnni,
+                is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512vl")
+                    && is_x86_feature_detected!("avx512vnni"),
+            ),
+            #[cfg(target_arch = "x86_64")]
+            (Self::Avx2, is_x86_feature_detected!("avx2")),
+            (Self::Portable, true),
+        ];
+        sets.into_iter().filter_map(|(set, has)| has.then_some(set)).collect()
     }
 }

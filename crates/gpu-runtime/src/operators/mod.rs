@@ -27,8 +27,8 @@ static OPENED: Mutex<bool> = Mutex::new(false);
 
 /// Opens a session, of the model in `bytes`, that knows the operators.
 ///
-/// The first is opened alone: it enters the domain into a map of the whole process, and ONNX Runtime refuses the second of
-/// two sessions that look into that map before either has entered it.
+/// The first is opened alone: it enters the domain into a map of the whole process, and ONNX Runtime refuses the second
+/// of two sessions that look into that map before either has entered it.
 pub(crate) fn open_session(builder: SessionBuilder, bytes: &[u8]) -> ort::Result<Session> {
     let mut builder = builder.with_operators(domain()?)?;
     let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);

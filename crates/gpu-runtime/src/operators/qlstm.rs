@@ -20,18 +20,19 @@ use super::weights::{GATES, Matrix, UNITS};
 /// | `scale` | float | [4 * units] | constant, finite |
 /// | `bias` | float | [4 * units] | constant, finite |
 ///
-/// Its output is float [batch, units]. Rows of `W` are gates in ONNX's order (input, output, forget, cell), all units of
-/// one before the next. With `q = round(127 * h) + 128` for the hidden state `h`, which is zero at first, the argument of
-/// each gate's function is
+/// Its output is float [batch, units]. Rows of `W` are gates in ONNX's order (input, output, forget, cell), all units
+/// of one before the next. With `q = round(127 * h) + 128` for the hidden state `h`, which is zero at first, the
+/// argument of each gate's function is
 ///
 /// ```text
 /// bias + scale * (2^input_shift * Wx * (x - input_zero_point) + Wh * (q - 128))
 /// ```
 ///
-/// The sums are exact, and a row's answer is the same bits whatever else is in the batch.
+/// The sums are exact, and a row's answer is the same bits whatever else is in the batch. It runs on the CPU, on one
+/// thread, also in a session of another provider.
 ///
-/// Attributes, both integers, 0 unless given: `input_zero_point`, and `input_shift`, which lets the weights for the input
-/// and for the hidden state differ in size and share a scale.
+/// Attributes, both integers, 0 unless given: `input_zero_point`, and `input_shift`, which lets the weights for the
+/// input and for the hidden state differ in size and share a scale.
 pub(super) struct QLstm;
 
 impl Operator for QLstm {

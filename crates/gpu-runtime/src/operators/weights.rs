@@ -1,8 +1,8 @@
 //! The weights of an LSTM's gates in eight bits, laid out for this machine's instructions, and products with them.
 //!
-//! They are cut into panels of sixteen units with their four gates, so that the sums of one panel are all that the cells
-//! of these units need. A panel is multiplied with up to [`ROWS`] rows at once: each weight that is loaded serves all of
-//! them, and the sums stay in registers from the first product to the last.
+//! They are cut into panels of sixteen units with their four gates, so that the sums of one panel are all that the
+//! cells of these units need. A panel is multiplied with up to [`ROWS`] rows at once: each weight that is loaded serves
+//! all of them, and the sums stay in registers from the first product to the last.
 
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
@@ -22,10 +22,11 @@ pub(super) const ROWS: usize = 6;
 pub(super) type Sums = [[i32; UNITS]; GATES];
 
 /// Weights for four activations, by gate: the four of a unit are side by side, as a VNNI instruction takes them.
+#[cfg(target_arch = "x86_64")]
 type Quads = [[i8; 4 * UNITS]; GATES];
 
-/// Weights for two activations, by gate: the two of a unit are side by side, in the sixteen bits that `pmaddwd` takes. Its
-/// sums are exact, where those of its eight-bit sister `pmaddubsw` saturate.
+/// Weights for two activations, by gate: the two of a unit are side by side, in the sixteen bits that `pmaddwd` takes.
+/// Its sums are exact, where those of its eight-bit sister `pmaddubsw` saturate.
 type Pairs = [[i16; 2 * UNITS]; GATES];
 
 /// The weights of a panel for the LSTM's input and for its hidden state.
@@ -56,7 +57,8 @@ pub(super) struct GateWeights {
 /// Weights as an ONNX graph holds them, and the zero points of what they are multiplied with.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Matrix<'a> {
-    /// By row, one for each gate of each unit (all input gates first): weights for the input, then for the hidden state.
+    /// By row, one for each gate of each unit (all input gates first): weights for the input, then for the hidden
+    /// state.
     pub(super) weights: &'a [i8],
     /// Width of the input; a multiple of 4.
     pub(super) inputs: usize,
