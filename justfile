@@ -20,6 +20,7 @@ serve *args:
 test:
     cargo build --locked --workspace --bins
     cargo test --locked --workspace
+    cargo build --release --locked --package volley-gpu-runtime --example operators
     {{python}} -m unittest discover --start-directory tests/clients
     cd models && ../{{python}} -m unittest discover --start-directory tests
 
@@ -36,7 +37,7 @@ check:
 loom:
     RUSTFLAGS="--cfg loom" cargo test --locked --release --package volley-scheduler --target-dir {{target}}/loom --lib --test loom
 
-# Run a benchmark: path, sla, accuracy, scheduler, leadership, overload or soak-scheduler; --report keeps what it prints
+# Run a benchmark: path, sla, variants, accuracy, scheduler, leadership, overload or soak-scheduler; --report keeps what it prints
 bench name *args:
     #!/usr/bin/env bash
     set -euo pipefail
@@ -72,8 +73,14 @@ _bench-sla *args:
     cargo build --release --locked --bins --examples -p volley-server -p volley-validate -p volley-examples
     {{target}}/release/examples/sla {{args}}
 
+# The variants side by side on one core: speed, how far answers move with their batch mates, accuracy
+_bench-variants *args:
+    cargo build --release --locked --examples -p volley-gpu-runtime -p volley-examples
+    {{target}}/release/examples/variants {{args}}
+
 # Accuracy of each variant on held-out data, and how far answers move with their batch mates
 _bench-accuracy *args:
+    cargo build --release --locked --package volley-gpu-runtime --example operators
     cd models && ../{{python}} -m volley_models accuracy {{args}}
 
 # The scheduler alone against what else there is, and what a submit costs

@@ -56,8 +56,9 @@ The graph centres and scales the channels itself, and clips them at {clip:g} sta
 Conv1d {inputs} to {first}, kernel {kernel}, ReLU; Conv1d {first} to {second}, kernel {kernel}, ReLU; LSTM {features},
 last state; linear {features} to {classes}, softmax. {parameters:,} parameters.
 
-In `int8` the convolutions run in eight bits (static, per channel, scales by {calibration} over {calibration_windows:,}
-training windows) and the rest in fp32.
+In `int8` the convolutions and the LSTM run in eight bits (static, per channel, scales by {calibration} over
+{calibration_windows:,} training windows) and the rest in fp32. The LSTM is Volley's operator `QLstm`: a host other than
+Volley loads it as a library, which `models/README.md` tells how to make.
 
 ## Data and label
 
@@ -93,7 +94,8 @@ Built with {versions}.
 - The order flow is stylised: one venue, no hidden orders, no calendar, no news.
 - Inputs beyond {clip:g} standard deviations of the training data are clipped, so they are told apart no further.
 - A NaN in the input does not make the answer NaN: it gets an ordinary-looking one. Refuse it before the model.
-- fp32 sums are ordered as the machine's kernels like: another kind of processor may differ in the last digits.
+- fp32 sums are ordered as the machine's kernels like: another kind of processor may differ in the last digits. `int8`
+  sums integers up to the features.
 
 ## Channels
 

@@ -1,9 +1,10 @@
-"""Makes the INT8 variant: the convolutions in eight bits, calibrated on training windows.
+"""Makes the INT8 variant: convolutions and LSTM in eight bits, calibrated on training windows.
 
-Activations are unsigned and weights signed, per output channel, since that pairing is the one ONNX Runtime fuses into
-integer convolutions on the CPU. Weights use seven of their eight bits: on x86 without VNNI the kernel adds two products
-in sixteen bits, which full-range weights overflow, and the answer would depend on the machine. The LSTM stays in fp32:
-ONNX Runtime's dynamic INT8 LSTM takes one scale for a whole batch, so that a caller's answer would depend on its mates.
+Activations are unsigned and weights signed, per output channel, which is the pairing that processors multiply fastest.
+ONNX Runtime computes the convolutions. Their weights use seven of their eight bits: on x86 without VNNI its kernel adds
+two products in sixteen bits, which full-range weights overflow, and the answer would depend on the machine. The LSTM is
+Volley's operator `QLstm` (`crates/gpu-runtime/src/operators/qlstm.rs` defines it), which is exact with all eight bits.
+ONNX Runtime's own INT8 LSTM takes one scale for a whole batch, so that a caller's answer would depend on its mates.
 """
 
 import logging
@@ -12,12 +13,16 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+from onnx import helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from .graph import INPUT, run, seed_of, session
 from .windows import TRAINING, VALIDATION, Windows
 
+DOMAIN = "volley"
+HIDDEN_SCALE = 127
+"""What `QLstm` multiplies its hidden state with before it rounds it."""
 CALIBRATION_WINDOWS = 1_024
 _BATCH = 64
 
@@ -85,6 +90,56 @@ def _quantise_with(method: CalibrationMethod, extra: dict, fp32: Path, int8: Pat
         extra_options=extra,
     )
     logging.disable(logging.NOTSET)
+    model = onnx.load(int8)
+    _quantise_lstm(model)
+    onnx.save(model, int8)
+
+
+def _quantise_lstm(model: onnx.ModelProto) -> None:
+    """Replaces the LSTM, and the steps that bring fp32 values to it, by a `QLstm` over the convolution's integers."""
+    graph = model.graph
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    nodes = {node.name: node for node in graph.node}
+    dequantise, time_first, lstm, last_state = (
+        nodes[name] for name in ("conv1.out_DequantizeLinear", "time_first", "lstm", "last_state")
+    )
+    integers, input_scale, input_zero_point = dequantise.input
+    _, w, r, b = lstm.input
+    weights, scale, shift = _quantise_gates(constants[w][0] * constants[input_scale], constants[r][0] / HIDDEN_SCALE)
+    tensors = {"lstm.weights": weights, "lstm.scale": scale, "lstm.bias": np.add(*np.split(constants[b][0], 2))}
+    replacements = [
+        helper.make_node("Transpose", [integers], ["steps"], "step_by_step", perm=[0, 2, 1]),
+        helper.make_node(
+            "QLstm",
+            ["steps", *tensors],
+            last_state.output,
+            "lstm",
+            domain=DOMAIN,
+            input_zero_point=int(constants[input_zero_point]),
+            input_shift=shift,
+        ),
+    ]
+    first = list(graph.node).index(dequantise)
+    for node in (dequantise, time_first, lstm, last_state):
+        graph.node.remove(node)
+    for offset, node in enumerate(replacements):
+        graph.node.insert(first + offset, node)
+    used = {name for node in graph.node for name in node.input}
+    for tensor in [tensor for tensor in graph.initializer if tensor.name not in used]:
+        graph.initializer.remove(tensor)
+    graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in tensors.items())
+    del graph.value_info[:]  # It tells of tensors that are gone.
+    model.opset_import.append(helper.make_opsetid(DOMAIN, 1))
+
+
+def _quantise_gates(input_weights: np.ndarray, hidden_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+    """Weights of both kinds as int8 side by side, the scale they share in each row, and the power of two for which
+    those of the input count, chosen so that both kinds use their eight bits."""
+    input_range, hidden_range = (np.abs(weights).max(axis=1) for weights in (input_weights, hidden_weights))
+    shift = max(0, int(np.log2(np.mean(input_range) / np.mean(hidden_range))))
+    scale = np.maximum(input_range / 2**shift, hidden_range) / 127
+    sides = [input_weights / (scale[:, None] * 2**shift), hidden_weights / scale[:, None]]
+    return np.concatenate(sides, axis=1).round().astype(np.int8), scale.astype(np.float32), shift
 
 
 def _probabilities(path: Path, windows: Windows) -> np.ndarray:

@@ -8,6 +8,8 @@ import threading
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+OPERATORS = TARGET / "release/examples/liboperators.so"
+"""Volley's operators as a library for any ONNX Runtime."""
 MODEL = ROOT / "models/repository/cnn_lstm/1"
 
 

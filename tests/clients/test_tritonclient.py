@@ -6,7 +6,7 @@ import unittest
 import numpy as np
 import onnxruntime
 import tritonclient.http as triton
-from server import MODEL, Server
+from server import MODEL, OPERATORS, Server
 
 FILES = {"fp32": MODEL / "model.onnx", "int8": MODEL / "model.int8.onnx"}
 TOLERANCE = 1e-5
@@ -15,6 +15,7 @@ TOLERANCE = 1e-5
 def reference(path):
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
+    options.register_custom_ops_library(str(OPERATORS))
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 

@@ -3,12 +3,13 @@
 //! Runs a model file in a loop with nothing around it and prints, for each batch size, one JSON object a line:
 //!
 //! ```sh
-//! taskset -c 0 cargo run --release -p volley-gpu-runtime --example raw -- \
+//! cargo build --release -p volley-gpu-runtime --examples
+//! taskset -c 0 target/release/examples/raw \
 //!     .volley/lib/libonnxruntime.so.1.32.0 models/repository/cnn_lstm/1/model.onnx 2 1 8 32
 //! ```
 //!
 //! The arguments are the library, the model, the seconds for each batch size, and the batch sizes. The model has one
-//! float32 input.
+//! float32 input. Operators of the domain `volley` come from the example `operators`, which lies beside this program.
 
 use std::error::Error;
 use std::io::{Write, stdout};
@@ -31,6 +32,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .with_intra_threads(1)?
         .with_inter_threads(1)?
         .with_intra_op_spinning(false)?
+        .with_operator_library(std::env::current_exe()?.with_file_name("liboperators.so"))?
         .commit_from_file(&model)?;
     let ValueType::Tensor { shape, .. } = session.inputs()[0].dtype().clone() else {
         return Err("not a tensor".into());

@@ -12,6 +12,7 @@ use crate::autotune::{batch_sizes, best_batch};
 use crate::error::{LoadError, LoadReason};
 use crate::golden::Golden;
 use crate::library::Library;
+use crate::operators;
 use crate::provider::{Placement, Provider, ProviderPreference};
 use crate::repository::{VariantFile, VersionFolder};
 use crate::session::Session;
@@ -236,15 +237,15 @@ fn report_passed_over(path: &Path, passed_over: &[(Provider, String)], using: Pr
 }
 
 fn build(library: &Library, bytes: &[u8], options: &ModelOptions, provider: Provider) -> ort::Result<OrtSession> {
-    SessionBuilder::new(&library.environment)?
+    let builder = SessionBuilder::new(&library.environment)?
         .with_optimization_level(GraphOptimizationLevel::All)?
         .with_intra_threads(options.intra_op_threads.get())?
         .with_inter_threads(1)?
         .with_intra_op_spinning(false)?
         .with_inter_op_spinning(false)?
         .with_config_entry(Placement::RECORD_KEY, "1")?
-        .with_execution_providers(provider.dispatch(options.providers.device))?
-        .commit_from_memory(bytes)
+        .with_execution_providers(provider.dispatch(options.providers.device))?;
+    operators::open_session(builder, bytes)
 }
 
 fn specs(kind: &str, outlets: &[Outlet]) -> Result<Arc<[TensorSpec]>, String> {
