@@ -186,7 +186,11 @@ pub(crate) fn settle_one<R>(
     completed: Instant,
     delivery: &mut Delivery,
 ) {
-    let waiter = owed.settle(result, batch, completed, |waiter| handoff.is_none() && delivery.will_wake(waiter));
+    // Where the caller has gone, its result is dropped here, which runs the user's code.
+    let mut waiter = None;
+    contain(|| {
+        waiter = owed.settle(result, batch, completed, |waiter| handoff.is_none() && delivery.will_wake(waiter));
+    });
     if let Some(waiter) = waiter {
         delivery.add(waiter, handoff);
     }

@@ -17,7 +17,8 @@ use std::time::{Duration, Instant};
 #[derive(Debug, Clone, Copy)]
 pub struct Config {
     /// How many requests each of the four lanes holds that no worker has taken yet. What does not fit is refused
-    /// at once. Default 4096: at the throughput of the workers, this times four is the longest queue there can be.
+    /// at once. Default 4096: at the throughput of the workers, this times four is the longest queue there can be. Room
+    /// for all of them, some hundred bytes each, is taken when the scheduler is made.
     pub lane_capacity: NonZeroUsize,
 
     /// The longest that a batch is held back for more company while a worker is idle, counted from the

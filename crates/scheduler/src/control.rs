@@ -326,6 +326,8 @@ impl Control {
     pub(crate) fn end(&self) {
         let mut idle = self.idle.lock();
         self.word.fetch_or(ENDED, Ordering::AcqRel);
+        // As between the taking of arrivals and the look for them: a submitter that does not see the end is seen.
+        fence(Ordering::SeqCst);
         for follower in idle.followers.drain(..) {
             self.unparkers[follower].unpark();
         }

@@ -45,6 +45,13 @@ impl Delivery {
     }
 }
 
+/// Whatever ends a worker, those whose outcomes are there hear of it.
+impl Drop for Delivery {
+    fn drop(&mut self) {
+        self.send();
+    }
+}
+
 /// Runs the user's code where a panic of it must not end the worker. The panic hook has reported it.
 pub(crate) fn contain(run: impl FnOnce()) -> bool {
     catch_unwind(AssertUnwindSafe(run)).is_ok()

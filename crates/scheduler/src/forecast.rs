@@ -28,7 +28,7 @@ const SLOTS: usize = if cfg!(loom) { 2 } else { 64 };
 /// from now, for what is overdue leaves the queue and what is due later is counted apart.
 #[derive(Debug)]
 pub(crate) struct DueRows {
-    rows: [[u32; SLOTS + 1]; Priority::COUNT],
+    rows: [[u64; SLOTS + 1]; Priority::COUNT],
     total: usize,
 }
 
@@ -60,14 +60,14 @@ impl DueRows {
     /// Adds what was counted elsewhere.
     pub(crate) fn count(&mut self, lane: Priority, rows: usize, slot: DueSlot) {
         if let Some(index) = slot.0 {
-            self.rows[lane.lane()][usize::from(index)] += rows as u32;
+            self.rows[lane.lane()][usize::from(index)] += rows as u64;
             self.total += rows;
         }
     }
 
     pub(crate) fn remove(&mut self, lane: Priority, rows: usize, slot: DueSlot) {
         if let Some(index) = slot.0 {
-            self.rows[lane.lane()][usize::from(index)] -= rows as u32;
+            self.rows[lane.lane()][usize::from(index)] -= rows as u64;
             self.total -= rows;
         }
     }
@@ -79,7 +79,7 @@ impl DueRows {
         }
         for (lane, rows) in self.rows.iter().enumerate() {
             for (slot, &rows) in rows.iter().enumerate() {
-                ahead.nanos[lane][slot] += u64::from(rows) * nanos;
+                ahead.nanos[lane][slot] += rows.saturating_mul(nanos);
             }
         }
         true

@@ -6,7 +6,7 @@ use crate::sizes::Sizes;
 
 /// Names what may share a batch: a model version and shape, a table, a file. From [`Scheduler::add_group`].
 ///
-/// It carries the group's limits with it, so that submitting looks nothing up.
+/// It carries the group's limits with it, so that submitting looks nothing up. It means nothing to another scheduler.
 ///
 /// [`Scheduler::add_group`]: crate::Scheduler::add_group
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

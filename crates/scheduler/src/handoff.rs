@@ -5,6 +5,7 @@ use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
+use crate::delivery::contain;
 use crate::sync::{Arc, Mutex};
 
 /// Collects the wakers of the tasks whose requests completed together, and has them woken on their own runtime.
@@ -35,9 +36,10 @@ pub struct Handoff {
 struct Shared {
     /// Tasks to wake. Stays empty while there is no forwarder.
     tasks: Vec<Waker>,
-    /// The forwarding future's task, once polled.
-    forwarder: Option<Waker>,
-    /// Which forwarding future that is: an older one that is dropped late must not disconnect a newer one.
+    /// The forwarding future's task, once polled, and which future that is: an older one that is dropped late must not
+    /// disconnect a newer one.
+    forwarder: Option<(u64, Waker)>,
+    /// The number of the newest forwarding future.
     generation: u64,
 }
 
@@ -50,7 +52,7 @@ impl Handoff {
 
     /// The future that wakes the tasks; spawn it on the runtime that runs them. It never ends by itself.
     ///
-    /// A second one takes over from the first.
+    /// A second one takes over from the first when it is polled.
     #[must_use = "tasks are woken one by one unless the future is polled"]
     pub fn forward(&self) -> Forward {
         let mut shared = self.shared.lock();
@@ -66,7 +68,7 @@ impl Handoff {
     pub(crate) fn deliver(&self, tasks: &mut Vec<Waker>) {
         let forwarder = {
             let mut shared = self.shared.lock();
-            let forwarder = shared.forwarder.clone();
+            let forwarder = shared.forwarder.as_ref().map(|(_, waker)| waker.clone());
             if forwarder.is_some() {
                 let already_woken = !shared.tasks.is_empty();
                 shared.tasks.append(tasks);
@@ -77,9 +79,21 @@ impl Handoff {
             forwarder
         };
         match forwarder {
-            Some(forwarder) => forwarder.wake(),
-            None => tasks.drain(..).for_each(Waker::wake),
+            Some(forwarder) if contain(|| forwarder.wake_by_ref()) => {}
+            // Nobody will poll it: its tasks are not to wait for that.
+            Some(_) => {
+                let mut tasks = std::mem::take(&mut self.shared.lock().tasks);
+                wake_all(&mut tasks);
+            }
+            None => wake_all(tasks),
         }
+    }
+}
+
+/// Wakes tasks. One whose waker panics does not keep the others waiting.
+fn wake_all(tasks: &mut Vec<Waker>) {
+    for task in tasks.drain(..) {
+        contain(|| task.wake());
     }
 }
 
@@ -106,13 +120,16 @@ impl Future for Forward {
             let mut shared = this.handoff.shared.lock();
             if shared.generation == this.generation {
                 match &mut shared.forwarder {
-                    Some(known) => known.clone_from(context.waker()),
-                    unknown => *unknown = Some(context.waker().clone()),
+                    Some((generation, known)) => {
+                        *generation = this.generation;
+                        known.clone_from(context.waker());
+                    }
+                    unknown => *unknown = Some((this.generation, context.waker().clone())),
                 }
             }
             std::mem::swap(&mut shared.tasks, &mut this.tasks);
         }
-        this.tasks.drain(..).for_each(Waker::wake);
+        wake_all(&mut this.tasks);
         Poll::Pending
     }
 }
@@ -120,12 +137,12 @@ impl Future for Forward {
 impl Drop for Forward {
     fn drop(&mut self) {
         let mut shared = self.handoff.shared.lock();
-        if shared.generation == self.generation {
+        if shared.forwarder.as_ref().is_some_and(|&(generation, _)| generation == self.generation) {
             let former = shared.forwarder.take();
-            let tasks = std::mem::take(&mut shared.tasks);
+            let mut tasks = std::mem::take(&mut shared.tasks);
             drop(shared);
-            drop(former);
-            tasks.into_iter().for_each(Waker::wake);
+            contain(|| drop(former));
+            wake_all(&mut tasks);
         }
     }
 }
@@ -193,6 +210,43 @@ mod tests {
         assert_eq!(task.get(), 4);
         handoff.deliver(&mut wakers(&task, 2));
         assert_eq!(task.get(), 6);
+    }
+
+    #[test]
+    fn a_forwarder_that_is_gone_before_its_successor_is_polled_leaves_tasks_to_be_woken_directly() {
+        let task = Arc::<Count>::default();
+        let handoff = Handoff::new();
+        let mut older = Box::pin(handoff.forward());
+        assert!(older.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        let _newer = handoff.forward();
+        drop(older);
+        handoff.deliver(&mut wakers(&task, 1));
+        assert_eq!(task.get(), 1);
+    }
+
+    struct Panics;
+
+    impl Wake for Panics {
+        fn wake(self: Arc<Self>) {
+            panic!("a waker that panics");
+        }
+    }
+
+    #[test]
+    fn a_waker_that_panics_keeps_nobody_else_waiting() {
+        let task = Arc::<Count>::default();
+        let handoff = Handoff::new();
+        let mut tasks = vec![Waker::from(Arc::new(Panics))];
+        tasks.append(&mut wakers(&task, 2));
+        handoff.deliver(&mut tasks);
+        assert_eq!(task.get(), 2);
+
+        let mut forward = Box::pin(handoff.forward());
+        let forwarder = Waker::from(Arc::new(Panics));
+        assert!(forward.as_mut().poll(&mut Context::from_waker(&forwarder)).is_pending());
+        handoff.deliver(&mut wakers(&task, 1));
+        handoff.deliver(&mut wakers(&task, 1));
+        assert_eq!(task.get(), 4);
     }
 
     #[test]

@@ -38,7 +38,8 @@ unsafe impl<E: Send> Sync for Ring<E> {}
 impl<E> Ring<E> {
     /// A ring for at least `capacity` elements: rounded up to a power of two, and to two.
     pub(crate) fn with_capacity(capacity: usize) -> (Arc<Self>, Consumer<E>) {
-        let slots = (0..capacity.next_power_of_two().max(2))
+        let size = capacity.checked_next_power_of_two().expect("a ring is smaller than the address space").max(2);
+        let slots = (0..size)
             .map(|position| Slot { turn: AtomicUsize::new(position), element: UnsafeCell::new(None) })
             .collect();
         let ring = Arc::new(Self { slots, tail: CachePadded::new(AtomicUsize::new(0)) });

@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 /// Names a tenant: a caller whose load must not be the others' problem. From
 /// [`Scheduler::add_tenant`](crate::Scheduler::add_tenant).
 ///
-/// It carries the tenant's quota with it, so that submitting looks nothing up.
+/// It carries the tenant's quota with it, so that submitting looks nothing up. It means nothing to another scheduler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TenantId {
     index: u32,

@@ -2,7 +2,7 @@
 
 #![cfg(not(loom))]
 
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -451,4 +451,84 @@ fn a_payload_that_panics_when_dropped_costs_neither_the_worker_nor_an_answer() {
     scheduler.close();
     worker.join().expect("the worker ends as usual");
     assert_eq!(*dropped.lock().expect("nothing panics with the lock held"), 3);
+}
+
+/// A result whose drop panics: it is dropped by the worker where its caller has gone.
+struct Thorny;
+
+impl Drop for Thorny {
+    fn drop(&mut self) {
+        if !thread::panicking() {
+            std::panic::panic_any("the result's own");
+        }
+    }
+}
+
+#[test]
+fn a_result_that_panics_when_dropped_costs_neither_the_worker_nor_a_batch_mate() {
+    let (scheduler, mut workers) = Scheduler::<bool, Option<Thorny>>::new(config(8), NonZeroUsize::MIN);
+    let (executes, is_executing) = channel();
+    let (go_on, may_go_on) = channel();
+    let worker = workers.pop().expect("one worker");
+    let worker = thread::spawn(move || {
+        worker.run(|batch: &mut Batch<bool, Option<Thorny>>| {
+            executes.send(batch.len()).expect("the test listens");
+            may_go_on.recv().expect("the test says so");
+            for i in 0..batch.len() {
+                let thorny = batch.payload(i).then(|| Thorny);
+                batch.complete(i, thorny);
+            }
+        });
+    });
+    let pair = scheduler.add_group(GroupConfig::up_to(positive(2)));
+    let busy = scheduler.submit(Request::new(pair, false)).expect("there is room");
+    assert_eq!(is_executing.recv(), Ok(1));
+    let abandoned = scheduler.submit(Request::new(pair, true)).expect("there is room");
+    let mate = scheduler.submit(Request::new(pair, false)).expect("there is room");
+    go_on.send(()).expect("the worker waits");
+    assert_eq!(is_executing.recv(), Ok(2));
+    drop(abandoned);
+    go_on.send(()).expect("the worker waits");
+    assert!(matches!(mate.wait().result, Ok(None)));
+    assert!(matches!(busy.wait().result, Ok(None)));
+    scheduler.close();
+    worker.join().expect("the worker outlives it");
+}
+
+#[test]
+fn a_tenant_has_no_more_queued_than_its_quota_whatever_the_lane() {
+    let puppet = puppet(8);
+    let batched = group(&puppet.scheduler, 8);
+    let tenant = puppet.scheduler.add_tenant(NonZeroU32::new(2).expect("positive"));
+    let busy = puppet.occupy();
+    let of_tenant = |value| Request::new(batched, value).tenant(tenant);
+    let first = puppet.submit(of_tenant(1));
+    let second = puppet.submit(of_tenant(2).priority(Priority::Low));
+    let error = puppet.scheduler.submit(of_tenant(3).priority(Priority::Critical)).expect_err("two are queued");
+    assert!(error.is_quota_exceeded(), "{error}");
+    assert!(second.withdraw().is_ok());
+    let third = puppet.submit(of_tenant(3));
+    puppet.act(Act::Answer);
+    assert_eq!(puppet.next_batch(), [1, 3]);
+    // Taken, they are queued no more.
+    let fourth = puppet.submit(of_tenant(4));
+    puppet.act(Act::Answer);
+    assert_eq!(puppet.next_batch(), [4]);
+    puppet.act(Act::Answer);
+    for ticket in [busy, first, third, fourth] {
+        assert!(ticket.wait().result.is_ok());
+    }
+    puppet.end();
+}
+
+#[test]
+fn a_batch_without_a_limit_is_one() {
+    let (scheduler, mut workers) = Scheduler::new(config(8), NonZeroUsize::MIN);
+    let boundless = scheduler.add_group(GroupConfig::up_to(NonZeroUsize::MAX));
+    let worker = workers.pop().expect("one worker");
+    let worker = thread::spawn(move || worker.run(|batch: &mut Batch<u32, u32>| batch.complete(0, 7)));
+    let heavy = Request::new(boundless, 1).rows(positive(u32::MAX as usize));
+    assert_eq!(scheduler.submit(heavy).expect("nothing is too heavy").wait().result, Ok(7));
+    scheduler.close();
+    worker.join().expect("the worker ends");
 }
