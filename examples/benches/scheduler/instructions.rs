@@ -76,7 +76,7 @@ impl Operation {
                 let due = Instant::now() + Duration::from_hours(1);
                 submits(count, |request, _| request.deadline(due))
             }
-            Self::Tenant => submits(count, |request, tenant| request.tenant(tenant)),
+            Self::Tenant => submits(count, Request::tenant),
         }
     }
 }
