@@ -167,3 +167,36 @@ proptest! {
         prop_assert_eq!(total, requests.len());
     }
 }
+
+#[test]
+fn a_tenant_is_refused_for_its_own_backlog_and_not_for_a_neighbours() {
+    let mut device = Device::new(1);
+    let (group, start) = (device.group, device.start);
+    let quota = NonZeroU32::new(1_000).expect("positive");
+    let [greedy, modest] = [(); 2].map(|()| device.stepper.add_tenant(quota));
+    for rows in [1, FULL] {
+        device.stepper.done(start, group, rows, cost(rows));
+    }
+    let soon = |after: Duration| start + LARGEST * 3 + after;
+    // The device is busy with the first, and eight full batches of the greedy tenant's wait.
+    for i in 0..9 * FULL as u32 {
+        let due = start + LARGEST * 20 + Duration::from_micros(u64::from(i));
+        device.stepper.submit(start, Request::new(group, 0).tenant(greedy).deadline(due)).expect("there is time");
+        if i == 0 {
+            assert!(matches!(device.stepper.step(start, 1), Step::Batch(_)));
+        }
+    }
+    device.stepper.step(start, 0);
+    let due_after_all = start + LARGEST * 21;
+    let in_turn = |tenant| Request::new(group, 0).tenant(tenant).deadline(soon(Duration::ZERO));
+    device.stepper.submit(start, in_turn(modest)).expect("its turn comes with the next batch");
+    let last = Request::new(group, 0).tenant(greedy).deadline(due_after_all);
+    device.stepper.submit(start, last).expect("there is time for all");
+    // As many again, and the device cannot have done them all by then.
+    let more = (0..12 * FULL).filter(|_| {
+        let request = Request::new(group, 0).tenant(greedy).deadline(due_after_all);
+        device.stepper.submit(start, request).is_err_and(|error| error.is_deadline_unmeetable())
+    });
+    assert!(more.count() > 0, "twenty full batches in the time of twenty, the last of them refused");
+    device.stepper.submit(start, in_turn(modest)).expect("still its turn");
+}
