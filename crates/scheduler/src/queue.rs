@@ -32,7 +32,7 @@ pub(crate) struct Queue<C> {
     unsettled: Vec<usize>,
     /// By the group's number; made when its first request comes.
     groups: Vec<Option<GroupQueue<C>>>,
-    /// The numbers of the groups in which something waits.
+    /// The numbers of the groups in which something waits, each once.
     occupied: Vec<usize>,
     /// Kept for its memory.
     waiting: Vec<Waiting>,
@@ -172,6 +172,10 @@ impl<C: Content> Queue<C> {
         let rows = queue.take(now, &mut self.turns, batch, removed);
         let padded = queue.padded(rows);
         self.busy_until[worker] = now + queue.mean(padded);
+        if queue.len() == 0 {
+            // Now, for the next arrival lists it again.
+            self.occupied.retain(|&index| index != group.index());
+        }
         padded
     }
 

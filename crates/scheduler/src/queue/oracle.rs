@@ -248,6 +248,8 @@ impl World {
             self.queue.take(group, 0, self.now, &mut batch, &mut removed);
         }
         prop_assert!(self.queue.len() <= 2 * live + SLACK, "withdrawn requests pile up");
+        let listed: BTreeSet<_> = self.queue.occupied.iter().collect();
+        prop_assert_eq!(listed.len(), self.queue.occupied.len(), "a group is listed twice");
 
         let refused: BTreeSet<_> = removed.hopeless.iter().map(|item| item.content.payload).collect();
         prop_assert_eq!(&refused, &self.hopeless());
