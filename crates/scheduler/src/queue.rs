@@ -32,7 +32,7 @@ pub(crate) struct Queue<C> {
     unsettled: Vec<usize>,
     /// By the group's number; made when its first request comes.
     groups: Vec<Option<GroupQueue<C>>>,
-    /// The numbers of the groups in which something waits, each once.
+    /// The numbers of the groups in which something waits, or did when they were last tended; each once.
     occupied: Vec<usize>,
     /// Kept for its memory.
     waiting: Vec<Waiting>,
@@ -90,7 +90,8 @@ impl<C: Content> Queue<C> {
         let was_empty = group.len() == 0;
         let (lane, nanos) = (entry.priority, group.nanos(entry.rows));
         group.insert(entry);
-        if was_empty {
+        // A batch that took all leaves the group listed until it is next tended.
+        if was_empty && !self.occupied.contains(&index) {
             self.occupied.push(index);
         }
         self.offered.add(tenant, lane, nanos);
@@ -172,10 +173,6 @@ impl<C: Content> Queue<C> {
         let rows = queue.take(now, &mut self.turns, batch, removed);
         let padded = queue.padded(rows);
         self.busy_until[worker] = now + queue.mean(padded);
-        if queue.len() == 0 {
-            // Now, for the next arrival lists it again.
-            self.occupied.retain(|&index| index != group.index());
-        }
         padded
     }
 

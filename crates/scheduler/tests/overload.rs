@@ -269,3 +269,22 @@ fn the_same_arrivals_make_the_same_batches() {
     let [one, other] = [(); 2].map(|()| World::new(7).run(1.5, Duration::from_secs(2)));
     assert_eq!(one, other);
 }
+
+#[test]
+fn what_a_batch_costs_is_known_to_submitters_also_where_no_batch_leaves_anything_behind() {
+    let (mut now, took) = (Instant::now(), Duration::from_millis(50));
+    let one = NonZeroUsize::MIN;
+    let config = Config { policy: Policy::Eager, ..Config::default() };
+    let mut stepper = Stepper::new(config, one, now);
+    let group = stepper.add_group(GroupConfig::up_to(NonZeroUsize::new(FULL).expect("positive")));
+    let due_in = |now: Instant, millis| Request::new(group, 0).deadline(now + Duration::from_millis(millis));
+    for _ in 0..10 {
+        stepper.submit(now, due_in(now, 500)).expect("there is time");
+        assert!(matches!(stepper.step(now, 1), Step::Batch(_)));
+        now += took;
+        stepper.done(now, group, 1, took);
+    }
+    let error = stepper.submit(now, due_in(now, 10)).expect_err("a batch takes longer");
+    assert!(error.is_deadline_unmeetable(), "{error}");
+    assert!(stepper.submit(now, due_in(now, 500)).is_ok());
+}
