@@ -16,3 +16,8 @@ pub fn model_unloaded(labels: ModelLabels<'_>, provider: &str) {
     names::MODEL_INFO.gauge(&[model, version, variant, provider]).set(0.0);
     names::MODELS_LOADED.gauge(&[]).decrement(1.0);
 }
+
+/// A load of `model` failed; `reason` is one of a fixed set of words.
+pub fn model_load_failed(model: &str, reason: &str) {
+    names::LOAD_FAILURES.counter(&[model, reason]).increment(1);
+}

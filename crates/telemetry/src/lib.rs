@@ -13,14 +13,16 @@ mod lane;
 mod model;
 #[cfg(feature = "prometheus")]
 mod recorder;
+mod recovery;
 mod request_id;
 
 pub use cache_tier::{CacheReading, CacheTierMetrics};
-pub use device::DeviceMetrics;
+pub use device::{DeviceMetrics, GpuMetrics, GpuReading};
 pub use edge::{EdgeMetrics, Rejection};
-pub use inventory::{model_loaded, model_unloaded};
+pub use inventory::{model_load_failed, model_loaded, model_unloaded};
 pub use lane::Lane;
 pub use model::{Failure, ModelLabels, ModelMetrics};
 #[cfg(feature = "prometheus")]
 pub use recorder::{Exporter, InstallError, UPKEEP_INTERVAL};
+pub use recovery::{Fault, MemberMetrics, RecoveryMetrics};
 pub use request_id::RequestId;

@@ -29,6 +29,8 @@ pub enum Failure {
     ShuttingDown,
     /// Its batch failed.
     ComputeFailed,
+    /// Its variant is taken out, because its batches kept failing.
+    Unavailable,
     /// Anything else on the service's side.
     Internal,
     /// The tenant used more than its quota.
@@ -41,12 +43,13 @@ pub enum Failure {
 
 impl Failure {
     /// All reasons.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::DeadlineUnmeetable,
         Self::DeadlineExceeded,
         Self::QueueFull,
         Self::ShuttingDown,
         Self::ComputeFailed,
+        Self::Unavailable,
         Self::Internal,
         Self::QuotaExceeded,
         Self::Cancelled,
@@ -62,6 +65,7 @@ impl Failure {
             Self::QueueFull => "queue_full",
             Self::ShuttingDown => "shutting_down",
             Self::ComputeFailed => "compute_failed",
+            Self::Unavailable => "unavailable",
             Self::Internal => "internal",
             Self::QuotaExceeded => "quota_exceeded",
             Self::Cancelled => "cancelled",

@@ -170,6 +170,60 @@ pub const MODEL_INFO: Metric = Metric {
     labels: &["model", "version", "variant", "provider"],
 };
 
+/// Loads of a model that failed.
+pub const LOAD_FAILURES: Metric = Metric {
+    name: "batch_processing_model_load_failures_total",
+    kind: Kind::Counter,
+    unit: Unit::Count,
+    help: "Loads of a model that failed, by reason; what was served before is served on.",
+    labels: &["model", "reason"],
+};
+
+/// Whether a variant takes requests.
+pub const MODEL_HEALTHY: Metric = Metric {
+    name: "batch_processing_model_healthy",
+    kind: Kind::Gauge,
+    unit: Unit::Count,
+    help: "1 while a loaded variant takes requests; 0 while it is taken out because its batches kept failing.",
+    labels: MODEL,
+};
+
+/// Batches that were given up and repaired after.
+pub const FAULTS: Metric = Metric {
+    name: "batch_processing_faults_total",
+    kind: Kind::Counter,
+    unit: Unit::Count,
+    help: "Batches that failed, by kind of fault; each is followed by a fresh session, and its requests are tried once more.",
+    labels: &["model", "version", "variant", "fault"],
+};
+
+/// Requests that were tried again.
+pub const RETRIES: Metric = Metric {
+    name: "batch_processing_retries_total",
+    kind: Kind::Counter,
+    unit: Unit::Count,
+    help: "Requests that were tried again, alone, because their batch failed.",
+    labels: MODEL,
+};
+
+/// The learned limit of rows.
+pub const ROW_LIMIT: Metric = Metric {
+    name: "batch_processing_row_limit",
+    kind: Kind::Gauge,
+    unit: Unit::Count,
+    help: "Rows that are run at once at most: the largest batch, or less where memory ran out.",
+    labels: MODEL,
+};
+
+/// Members of an ensemble that failed.
+pub const MEMBER_FAILURES: Metric = Metric {
+    name: "batch_processing_ensemble_member_failures_total",
+    kind: Kind::Counter,
+    unit: Unit::Count,
+    help: "Batches that an ensemble answered without one of its members, by member.",
+    labels: &["model", "version", "member"],
+};
+
 /// Look-ups answered from a cache tier.
 pub const CACHE_HITS: Metric = Metric {
     name: "batch_processing_cache_hits_total",
@@ -243,6 +297,42 @@ pub const GPU_UTILIZATION: Metric = Metric {
     labels: &["device"],
 };
 
+/// Memory of a GPU that is in use.
+pub const GPU_MEMORY_USED: Metric = Metric {
+    name: "batch_processing_gpu_memory_used_bytes",
+    kind: Kind::Gauge,
+    unit: Unit::Bytes,
+    help: "Memory of the GPU that is in use, by whatever process.",
+    labels: &["device"],
+};
+
+/// Memory of a GPU.
+pub const GPU_MEMORY_TOTAL: Metric = Metric {
+    name: "batch_processing_gpu_memory_total_bytes",
+    kind: Kind::Gauge,
+    unit: Unit::Bytes,
+    help: "Memory that the GPU has.",
+    labels: &["device"],
+};
+
+/// How warm a GPU is.
+pub const GPU_TEMPERATURE: Metric = Metric {
+    name: "batch_processing_gpu_temperature_celsius",
+    kind: Kind::Gauge,
+    unit: Unit::Count,
+    help: "Temperature of the GPU, in degrees Celsius.",
+    labels: &["device"],
+};
+
+/// What a GPU draws.
+pub const GPU_POWER: Metric = Metric {
+    name: "batch_processing_gpu_power_watts",
+    kind: Kind::Gauge,
+    unit: Unit::Count,
+    help: "Power that the GPU draws.",
+    labels: &["device"],
+};
+
 /// How busy the processors are.
 pub const CPU_UTILIZATION: Metric = Metric {
     name: "batch_processing_cpu_utilization_percent",
@@ -275,6 +365,12 @@ pub const ALL: &[Metric] = &[
     QUEUE_DEPTH,
     MODELS_LOADED,
     MODEL_INFO,
+    LOAD_FAILURES,
+    MODEL_HEALTHY,
+    FAULTS,
+    RETRIES,
+    ROW_LIMIT,
+    MEMBER_FAILURES,
     CACHE_HITS,
     CACHE_MISSES,
     CACHE_SHARED,
@@ -283,6 +379,10 @@ pub const ALL: &[Metric] = &[
     CACHE_ENTRIES,
     CACHE_BYTES,
     GPU_UTILIZATION,
+    GPU_MEMORY_USED,
+    GPU_MEMORY_TOTAL,
+    GPU_TEMPERATURE,
+    GPU_POWER,
     CPU_UTILIZATION,
     MEMORY_UTILIZATION,
 ];
