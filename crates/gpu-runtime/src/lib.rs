@@ -2,6 +2,7 @@
 
 mod autotune;
 mod binding;
+mod ensemble;
 mod error;
 mod golden;
 mod library;
@@ -13,6 +14,7 @@ mod repository;
 mod session;
 mod tensor;
 
+pub use ensemble::{Ensemble, EnsembleError, Opinions};
 pub use error::{LoadError, RunError};
 pub use library::{Library, LibraryError};
 pub use model::{Model, ModelOptions};
