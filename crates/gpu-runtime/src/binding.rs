@@ -1,10 +1,11 @@
 //! Buffers that stay bound: the only place with raw ONNX Runtime values, and so with most of the crate's `unsafe`.
 //!
 //! A buffer is allocated once for the largest batch. For each batch size a binding is made that views the buffer's first
-//! rows; it is kept, so that a run costs no allocation and no binding. On a device that is not the CPU, inputs are bound
+//! rows; it is kept, so that a run costs no allocation and no binding. Only where memory runs out are other rows viewed. On a device that is not the CPU, inputs are bound
 //! anew for each run, because binding is when ONNX Runtime copies them over.
 
 use std::ffi::CString;
+use std::ops::Range;
 use std::ptr::NonNull;
 
 use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
@@ -70,17 +71,20 @@ impl Buffer {
         unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
     }
 
-    /// A value over the first `rows` rows. It must not outlive the buffer.
-    fn view(&self, rows: usize) -> ort::Result<View> {
-        debug_assert!(rows * self.spec.row_bytes() <= self.len);
+    /// A value over the rows `rows`. It must not outlive the buffer.
+    fn view(&self, rows: Range<usize>) -> ort::Result<View> {
+        let bytes = rows.start * self.row_bytes()..rows.end * self.row_bytes();
+        assert!(bytes.end <= self.len, "rows {rows:?} of a buffer of {} bytes", self.len);
         let shape: Vec<i64> =
-            std::iter::once(rows).chain(self.spec.row_shape.iter().copied()).map(|axis| axis as i64).collect();
+            std::iter::once(rows.len()).chain(self.spec.row_shape.iter().copied()).map(|axis| axis as i64).collect();
+        // SAFETY: within the buffer, as was checked.
+        let start = unsafe { self.start.as_ptr().add(bytes.start) };
         let mut value = std::ptr::null_mut();
         ortsys![
             unsafe CreateTensorWithDataAsOrtValue(
                 self.memory.ptr(),
-                self.start.as_ptr().cast(),
-                rows * self.spec.row_bytes(),
+                start.cast(),
+                bytes.len(),
                 shape.as_ptr(),
                 shape.len(),
                 element_type(self.spec.dtype).into(),
@@ -90,13 +94,13 @@ impl Buffer {
         Ok(View(value))
     }
 
-    pub(crate) fn bind_as_input(&self, binding: &mut IoBinding, rows: usize) -> ort::Result<()> {
+    pub(crate) fn bind_as_input(&self, binding: &mut IoBinding, rows: Range<usize>) -> ort::Result<()> {
         let view = self.view(rows)?;
         ortsys![unsafe BindInput(binding.ptr_mut(), self.name.as_ptr(), view.0)?];
         Ok(())
     }
 
-    pub(crate) fn bind_as_output(&self, binding: &mut IoBinding, rows: usize) -> ort::Result<()> {
+    pub(crate) fn bind_as_output(&self, binding: &mut IoBinding, rows: Range<usize>) -> ort::Result<()> {
         let view = self.view(rows)?;
         ortsys![unsafe BindOutput(binding.ptr_mut(), self.name.as_ptr(), view.0)?];
         Ok(())

@@ -57,22 +57,46 @@ impl std::error::Error for LoadError {
 }
 
 /// A batch could not be run. Cheap to clone: every request of the batch is told.
+///
+/// Unless a predicate says otherwise the session may be broken, and another should take its place.
 #[derive(Debug, Clone)]
 pub struct RunError {
+    kind: RunErrorKind,
     message: Arc<str>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum RunErrorKind {
+    OutOfMemory,
+    Interrupted,
+    Failed,
 }
 
 impl RunError {
     pub(crate) fn new(source: &ort::Error) -> Self {
-        Self { message: source.to_string().into() }
+        let message = source.to_string();
+        // ONNX Runtime has no error codes of their own for these, so its messages are matched.
+        let says = |words: &[&str]| words.iter().any(|words| message.contains(words));
+        let kind = if says(&["Failed to allocate memory", "std::bad_alloc", "CUDA_ERROR_OUT_OF_MEMORY"]) {
+            RunErrorKind::OutOfMemory
+        } else if says(&["terminate flag"]) {
+            RunErrorKind::Interrupted
+        } else {
+            RunErrorKind::Failed
+        };
+        Self { kind, message: message.into() }
     }
 
-    /// Whether memory ran out; a smaller batch may then succeed.
-    ///
-    /// ONNX Runtime has no error code of its own for this, so its message is matched.
+    /// Whether memory did not suffice for a single row. Of more rows than one, fewer were tried.
     #[must_use]
     pub fn is_out_of_memory(&self) -> bool {
-        self.message.contains("Failed to allocate memory")
+        self.kind == RunErrorKind::OutOfMemory
+    }
+
+    /// Whether the run was ended by an [`Interrupter`](crate::Interrupter).
+    #[must_use]
+    pub fn is_interrupted(&self) -> bool {
+        self.kind == RunErrorKind::Interrupted
     }
 }
 

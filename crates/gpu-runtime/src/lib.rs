@@ -1,11 +1,15 @@
 #![doc = include_str!("../README.md")]
 
+mod affinity;
 mod autotune;
 mod binding;
 mod ensemble;
 mod error;
 mod golden;
+mod instances;
+mod interrupt;
 mod library;
+mod memory;
 mod model;
 mod operators;
 mod outputs;
@@ -14,8 +18,11 @@ mod repository;
 mod session;
 mod tensor;
 
+pub use affinity::pin_current_thread;
 pub use ensemble::{Ensemble, EnsembleError, Opinions};
 pub use error::{LoadError, RunError};
+pub use instances::{Instances, Lease};
+pub use interrupt::Interrupter;
 pub use library::{Library, LibraryError};
 pub use model::{Model, ModelOptions};
 pub use operators::register_custom_ops;

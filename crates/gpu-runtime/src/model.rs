@@ -142,8 +142,8 @@ impl Model {
     }
 
     fn bind(&self, session: OrtSession) -> Result<Session, LoadError> {
-        let provider = self.placement.provider;
-        Session::bind(session, &self.inputs, &self.outputs, self.options.max_batch.get(), provider)
+        let (provider, device) = (self.placement.provider, self.options.providers.device);
+        Session::bind(session, &self.inputs, &self.outputs, self.options.max_batch.get(), provider, device)
             .map_err(|source| self.fail(LoadReason::Refused { provider, source }))
     }
 

@@ -2,12 +2,15 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use ort::session::{IoBinding, Session as OrtSession};
 
 use crate::binding::Buffer;
 use crate::error::RunError;
+use crate::interrupt::{Flag, Interrupter, Running};
+use crate::memory::RowLimit;
 use crate::outputs::{OutputBuffers, Outputs};
 use crate::provider::Provider;
 use crate::tensor::TensorSpec;
@@ -25,6 +28,10 @@ pub struct Session {
     outputs: Arc<[TensorSpec]>,
     max_rows: usize,
     provider: Provider,
+    limit: RowLimit,
+    /// Memory ran out: the next run that succeeds gives back what the arena does not need.
+    shrink: bool,
+    flag: Arc<Flag>,
 }
 
 /// A set of output buffers and, for each batch size used so far, the binding that writes there.
@@ -41,16 +48,40 @@ impl Session {
         outputs: &Arc<[TensorSpec]>,
         max_rows: usize,
         provider: Provider,
+        device: i32,
     ) -> ort::Result<Self> {
         let inputs =
             inputs.iter().map(|spec| Buffer::new(&session, spec, max_rows, provider)).collect::<Result<_, _>>()?;
-        Ok(Self { slots: Vec::new(), session, inputs, outputs: Arc::clone(outputs), max_rows, provider })
+        Ok(Self {
+            slots: Vec::new(),
+            session,
+            inputs,
+            outputs: Arc::clone(outputs),
+            max_rows,
+            provider,
+            limit: RowLimit::new(max_rows),
+            shrink: false,
+            flag: Flag::new(provider, device)?,
+        })
     }
 
     /// Rows of the largest batch.
     #[must_use]
     pub fn max_rows(&self) -> usize {
         self.max_rows
+    }
+
+    /// Rows that are run at once: [`max_rows`](Self::max_rows), or less where memory ran out. A larger batch is run in
+    /// parts, to the same answers. Now and then more is tried, so that the limit goes when the shortage does.
+    #[must_use]
+    pub fn row_limit(&self) -> usize {
+        self.limit.rows()
+    }
+
+    /// What ends, from any thread, the next run, or the one in progress.
+    #[must_use]
+    pub fn interrupter(&self) -> Interrupter {
+        self.flag.interrupter()
     }
 
     /// Writes rows of input `input`, from row `row` on. The bytes may come in pieces, as they came from the network; they
@@ -68,51 +99,97 @@ impl Session {
     }
 
     /// Runs the first `rows` rows written. The outputs stay in the session's buffer until [`BatchOutputs::rows`] hands
-    /// them out.
+    /// them out. Where memory does not suffice, they are run in parts.
     ///
     /// # Errors
-    /// [`RunError`] when ONNX Runtime fails; the session can be used again.
+    /// [`RunError`] when ONNX Runtime fails, memory does not suffice for one row, or the run was
+    /// [interrupted](Self::interrupter). Only after the first may the session be broken.
     ///
     /// # Panics
     /// If `rows` is zero (ONNX Runtime would abort the process) or more than [`Session::max_rows`].
     pub fn run(&mut self, rows: usize) -> Result<BatchOutputs<'_>, RunError> {
         assert!((1..=self.max_rows).contains(&rows), "a batch has 1 to {} rows, not {rows}", self.max_rows);
-        let buffers = self.run_bound(rows).map_err(|e| RunError::new(&e))?;
-        Ok(BatchOutputs { buffers, rows })
+        let flag = Arc::clone(&self.flag);
+        let running = flag.begin().map_err(|e| RunError::new(&e))?;
+        let slot = self.free_slot().map_err(|e| RunError::new(&e))?;
+        if self.limit.is_learned() {
+            self.run_in_parts(&running, slot, 0..rows)?;
+        } else if let Err(error) = self.run_rows(&running, slot, 0..rows) {
+            if !error.is_out_of_memory() {
+                return Err(error);
+            }
+            self.limit(rows, error)?;
+            self.run_in_parts(&running, slot, 0..rows)?;
+        }
+        Ok(BatchOutputs { buffers: &self.slots[slot].buffers, rows })
     }
 
-    fn run_bound(&mut self, rows: usize) -> ort::Result<&Arc<OutputBuffers>> {
-        let free = match self.slots.iter_mut().position(|slot| Arc::get_mut(&mut slot.buffers).is_some()) {
-            Some(free) => free,
-            None => {
-                let buffers =
-                    self.outputs.iter().map(|spec| Buffer::new(&self.session, spec, self.max_rows, self.provider));
-                let buffers = Arc::new(OutputBuffers::new(&self.outputs, buffers.collect::<Result<_, _>>()?));
-                self.slots.push(Slot { bindings: (0..self.max_rows).map(|_| None).collect(), buffers });
-                self.slots.len() - 1
+    /// Runs as many rows at a time as memory suffices for.
+    fn run_in_parts(&mut self, running: &Running<'_>, slot: usize, rows: Range<usize>) -> Result<(), RunError> {
+        let mut start = rows.start;
+        while start < rows.end {
+            let end = rows.end.min(start + self.limit.attempt(Instant::now()));
+            match self.run_rows(running, slot, start..end) {
+                Ok(()) => {
+                    self.limit.succeeded(end - start, Instant::now());
+                    start = end;
+                }
+                Err(error) if error.is_out_of_memory() => self.limit(end - start, error)?,
+                Err(error) => return Err(error),
             }
-        };
-        let slot = &mut self.slots[free];
-        let binding = match &mut slot.bindings[rows - 1] {
+        }
+        Ok(())
+    }
+
+    /// Learns that `rows` rows are too many; returns the error if fewer cannot be tried.
+    fn limit(&mut self, rows: usize, error: RunError) -> Result<(), RunError> {
+        self.shrink = true;
+        let Some(fewer) = self.limit.failed(rows, Instant::now()) else { return Err(error) };
+        tracing::warn!(rows, fewer, %error, "memory does not suffice for a batch; it is run in parts");
+        Ok(())
+    }
+
+    /// The number of a slot that nobody holds outputs of.
+    fn free_slot(&mut self) -> ort::Result<usize> {
+        if let Some(free) = self.slots.iter_mut().position(|slot| Arc::get_mut(&mut slot.buffers).is_some()) {
+            return Ok(free);
+        }
+        let buffers = self.outputs.iter().map(|spec| Buffer::new(&self.session, spec, self.max_rows, self.provider));
+        let buffers = Arc::new(OutputBuffers::new(&self.outputs, buffers.collect::<Result<_, _>>()?));
+        self.slots.push(Slot { bindings: (0..self.max_rows).map(|_| None).collect(), buffers });
+        Ok(self.slots.len() - 1)
+    }
+
+    fn run_rows(&mut self, running: &Running<'_>, slot: usize, rows: Range<usize>) -> Result<(), RunError> {
+        self.run_bound(running, slot, rows).map_err(|e| RunError::new(&e))
+    }
+
+    fn run_bound(&mut self, running: &Running<'_>, slot: usize, rows: Range<usize>) -> ort::Result<()> {
+        let Self { slots, session, inputs, provider, shrink, .. } = self;
+        let Slot { bindings, buffers } = &mut slots[slot];
+        let mut of_a_part = None;
+        let kept = if rows.start == 0 { &mut bindings[rows.end - 1] } else { &mut of_a_part };
+        let binding = match kept {
             Some(binding) => binding,
             empty => {
-                let mut binding = self.session.create_binding()?;
-                for input in &self.inputs {
-                    input.bind_as_input(&mut binding, rows)?;
+                let mut binding = session.create_binding()?;
+                for input in &*inputs {
+                    input.bind_as_input(&mut binding, rows.clone())?;
                 }
-                for output in slot.buffers.iter() {
-                    output.bind_as_output(&mut binding, rows)?;
+                for output in buffers.iter() {
+                    output.bind_as_output(&mut binding, rows.clone())?;
                 }
                 empty.insert(binding)
             }
         };
-        if self.provider != Provider::Cpu {
-            for input in &self.inputs {
-                input.bind_as_input(binding, rows)?;
+        if *provider != Provider::Cpu {
+            for input in &*inputs {
+                input.bind_as_input(binding, rows.clone())?;
             }
         }
-        self.session.run_binding(binding)?;
-        Ok(&slot.buffers)
+        session.run_binding_with_options(binding, running.options(*shrink))?;
+        *shrink = false;
+        Ok(())
     }
 }
 

@@ -1,5 +1,6 @@
 //! An LSTM over eight-bit activations, from its first step to its last.
 
+use std::collections::TryReserveError;
 use std::mem;
 
 use super::cells::{Dequantise, HIDDEN_ZERO_POINT, Units, advance};
@@ -47,9 +48,15 @@ impl Lstm {
 
     /// Runs over `input`, [batch, steps, inputs], from a state of zero, and leaves the last hidden state in `last`,
     /// [batch, units].
-    pub(super) fn run(&self, input: &[u8], steps: usize, last: &mut [f32], memory: &mut Memory) {
+    pub(super) fn run(
+        &self,
+        input: &[u8],
+        steps: usize,
+        last: &mut [f32],
+        memory: &mut Memory,
+    ) -> Result<(), TryReserveError> {
         let batch = last.len() / self.units;
-        memory.clear(last.len());
+        memory.clear(last.len())?;
         last.fill(0.0);
         // As few blocks of rows as can be, and all of nearly the same size.
         let blocks = batch.div_ceil(ROWS);
@@ -70,6 +77,7 @@ impl Lstm {
             }
             mem::swap(&mut memory.before, &mut memory.after);
         }
+        Ok(())
     }
 
     /// Takes the units of a panel one step further, in `N` rows from `first` on.
@@ -102,13 +110,18 @@ impl Lstm {
 
 impl Memory {
     /// Makes room for `len` units of state, and sets them to zero.
-    fn clear(&mut self, len: usize) {
+    ///
+    /// Fails where there is no memory, so that the run fails and not the process.
+    fn clear(&mut self, len: usize) -> Result<(), TryReserveError> {
         self.cell.clear();
+        self.cell.try_reserve(len)?;
         self.cell.resize(len, 0.0);
         for hidden in [&mut self.before, &mut self.after] {
             hidden.clear();
+            hidden.try_reserve(len)?;
             hidden.resize(len, HIDDEN_ZERO_POINT);
         }
+        Ok(())
     }
 }
 
@@ -213,7 +226,7 @@ mod tests {
     fn run(lstm: &Lstm, memory: &mut Memory, rows: &[&Vec<u8>]) -> Vec<Vec<u32>> {
         let input: Vec<u8> = rows.iter().flat_map(|row| row.iter().copied()).collect();
         let mut last = vec![f32::NAN; rows.len() * lstm.units()];
-        lstm.run(&input, STEPS, &mut last, memory);
+        lstm.run(&input, STEPS, &mut last, memory).expect("there is memory");
         last.chunks(lstm.units()).map(|row| row.iter().map(|value| value.to_bits()).collect()).collect()
     }
 

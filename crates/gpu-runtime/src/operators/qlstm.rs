@@ -140,8 +140,10 @@ impl Kernel for QLstmKernel {
             context.output(0, [batch, self.lstm.units() as i64])?.ok_or_else(|| refused("its output is missing"))?;
         let (_, last) = last.try_extract_tensor_mut::<f32>()?;
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
-        self.lstm.run(input, steps as usize, last, &mut memory);
-        Ok(())
+        // In ONNX Runtime's own words, by which the session knows it.
+        let no_memory =
+            |error| refused(format_args!("Failed to allocate memory for the state of {batch} rows: {error}"));
+        self.lstm.run(input, steps as usize, last, &mut memory).map_err(no_memory)
     }
 }
 

@@ -1,0 +1,134 @@
+//! One session for each worker, replaced when it is lost.
+
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+
+use crate::error::LoadError;
+use crate::model::Model;
+use crate::session::Session;
+
+/// A model with a session for each worker.
+///
+/// A worker [leases](Self::lease) its session for one batch. What it does not give back (because the session failed, or
+/// the worker never returned from it) is opened anew at the next lease.
+#[derive(Debug)]
+pub struct Instances {
+    model: Model,
+    slots: Box<[Slot]>,
+}
+
+struct Slot {
+    /// Locked to take the session and to give it back, never while it runs.
+    session: Mutex<Option<Session>>,
+    /// The session's learned limit when it was last given back. It stands for itself, so relaxed.
+    row_limit: AtomicUsize,
+}
+
+impl Instances {
+    /// Opens and warms up `count` sessions of `model`.
+    ///
+    /// # Errors
+    /// [`LoadError`] when one cannot be made or does not run.
+    pub fn open(model: Model, count: NonZeroUsize) -> Result<Self, LoadError> {
+        let slots = (0..count.get())
+            .map(|_| {
+                let session = model.open_warm_session()?;
+                Ok(Slot { row_limit: AtomicUsize::new(session.row_limit()), session: Mutex::new(Some(session)) })
+            })
+            .collect::<Result<_, LoadError>>()?;
+        Ok(Self { model, slots })
+    }
+
+    /// What the sessions are of.
+    #[must_use]
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// The session of `worker`, counted from 0. If it was lost, one is opened and warmed up now, on the calling thread.
+    ///
+    /// # Errors
+    /// [`LoadError`] when a session has to be opened and cannot be.
+    ///
+    /// # Panics
+    /// If there are not as many workers.
+    pub fn lease(&self, worker: usize) -> Result<Lease<'_>, LoadError> {
+        let slot = &self.slots[worker];
+        let kept = slot.take();
+        let session = match kept {
+            Some(session) => session,
+            None => self.model.open_warm_session()?,
+        };
+        Ok(Lease { session: Some(session), slot })
+    }
+
+    /// Rows that are run at once: the least of what the sessions learned, see [`Session::row_limit`].
+    #[must_use]
+    pub fn row_limit(&self) -> usize {
+        let limits = self.slots.iter().map(|slot| slot.row_limit.load(Ordering::Relaxed));
+        limits.min().unwrap_or(self.model.max_batch().get())
+    }
+}
+
+impl Slot {
+    fn take(&self) -> Option<Session> {
+        self.session.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Puts `session` there, unless another has taken its place.
+    fn give_back(&self, session: Session) {
+        self.row_limit.store(session.row_limit(), Ordering::Relaxed);
+        let mut place = self.session.lock().unwrap_or_else(PoisonError::into_inner);
+        if place.is_none() {
+            *place = Some(session);
+        }
+    }
+}
+
+/// A worker's session, for one batch. Dropping it gives the session back, unless its thread panics.
+#[derive(Debug)]
+pub struct Lease<'a> {
+    /// There until the end.
+    session: Option<Session>,
+    slot: &'a Slot,
+}
+
+impl Lease<'_> {
+    /// The session is not used again.
+    pub fn discard(mut self) {
+        self.session = None;
+    }
+}
+
+impl Deref for Lease<'_> {
+    type Target = Session;
+
+    fn deref(&self) -> &Session {
+        self.session.as_ref().expect("it is there until the end")
+    }
+}
+
+impl DerefMut for Lease<'_> {
+    fn deref_mut(&mut self) -> &mut Session {
+        self.session.as_mut().expect("it is there until the end")
+    }
+}
+
+impl Drop for Lease<'_> {
+    fn drop(&mut self) {
+        // What a panic left of it is not known.
+        if let Some(session) = self.session.take().filter(|_| !thread::panicking()) {
+            self.slot.give_back(session);
+        }
+    }
+}
+
+impl fmt::Debug for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Slot").field("row_limit", &self.row_limit).finish_non_exhaustive()
+    }
+}
