@@ -17,6 +17,7 @@ pub struct LoadError {
 #[derive(Debug)]
 pub(crate) enum LoadReason {
     Unreadable(std::io::Error),
+    NoOperators(PathBuf, std::io::Error),
     Refused { provider: Provider, source: ort::Error },
     NoProvider(Vec<(Provider, String)>),
     Interface(String),
@@ -29,6 +30,9 @@ impl fmt::Display for LoadError {
         write!(f, "cannot serve {}: ", self.path.display())?;
         match &self.reason {
             LoadReason::Unreadable(source) => write!(f, "the file cannot be read: {source}"),
+            LoadReason::NoOperators(library, source) => {
+                write!(f, "the library of operators {} cannot be read: {source}", library.display())
+            }
             LoadReason::Refused { provider, source } => write!(f, "ONNX Runtime ({provider}) refused it: {source}"),
             LoadReason::NoProvider(tried) => {
                 f.write_str("no execution provider could be used")?;
@@ -47,7 +51,7 @@ impl fmt::Display for LoadError {
 impl std::error::Error for LoadError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match &self.reason {
-            LoadReason::Unreadable(source) => Some(source),
+            LoadReason::Unreadable(source) | LoadReason::NoOperators(_, source) => Some(source),
             LoadReason::Refused { source, .. } => Some(source),
             LoadReason::Golden(source) => Some(source),
             LoadReason::Run(source) => Some(source),

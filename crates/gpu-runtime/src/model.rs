@@ -1,7 +1,9 @@
 //! A model file, read once, checked, and opened as many times as there are workers.
 
+use std::fs::File;
+use std::io;
 use std::num::NonZeroUsize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ort::session::Session as OrtSession;
@@ -30,6 +32,9 @@ pub struct ModelOptions {
     pub providers: ProviderPreference,
     /// Largest absolute difference from the golden outputs at which the model is still taken to be right.
     pub golden_tolerance: f32,
+    /// Libraries of operators that the graph needs beside ONNX Runtime's own and this crate's. Their code runs in this
+    /// process.
+    pub operator_libraries: Vec<PathBuf>,
 }
 
 impl Default for ModelOptions {
@@ -39,6 +44,7 @@ impl Default for ModelOptions {
             intra_op_threads: NonZeroUsize::MIN,
             providers: ProviderPreference::default(),
             golden_tolerance: 1e-3,
+            operator_libraries: Vec::new(),
         }
     }
 }
@@ -63,7 +69,7 @@ impl Default for ModelOptions {
 #[derive(Debug)]
 pub struct Model {
     library: Library,
-    path: std::path::PathBuf,
+    path: PathBuf,
     bytes: Vec<u8>,
     options: ModelOptions,
     placement: Placement,
@@ -84,12 +90,15 @@ impl Model {
         library: &Library,
         version: &VersionFolder,
         variant: &VariantFile,
-        options: ModelOptions,
+        mut options: ModelOptions,
     ) -> Result<Self, LoadError> {
         let path = &variant.path;
         let fail = |reason| LoadError { path: path.clone(), reason };
         // Read once: what is hashed, checked and served is one and the same, even if the file is replaced meanwhile.
         let bytes = std::fs::read(path).map_err(|e| fail(LoadReason::Unreadable(e)))?;
+        for operators in &mut options.operator_libraries {
+            *operators = located(operators).map_err(|e| fail(LoadReason::NoOperators(operators.clone(), e)))?;
+        }
         let (probe, placement) = choose_provider(library, path, &bytes, &options)?;
         let inputs = specs("input", probe.inputs()).map_err(|text| fail(LoadReason::Interface(text)))?;
         let outputs = specs("output", probe.outputs()).map_err(|text| fail(LoadReason::Interface(text)))?;
@@ -189,6 +198,12 @@ impl Model {
     }
 }
 
+/// A path to the file for the system's loader, which would search its own folders for a bare name.
+fn located(library: &Path) -> io::Result<PathBuf> {
+    File::open(library)?;
+    std::path::absolute(library)
+}
+
 /// Opens the model on the first provider of the preference that starts and takes nodes of it.
 fn choose_provider(
     library: &Library,
@@ -245,7 +260,7 @@ fn build(library: &Library, bytes: &[u8], options: &ModelOptions, provider: Prov
         .with_inter_op_spinning(false)?
         .with_config_entry(Placement::RECORD_KEY, "1")?
         .with_execution_providers(provider.dispatch(options.providers.device))?;
-    operators::open_session(builder, bytes)
+    operators::open_session(builder, &options.operator_libraries, bytes)
 }
 
 fn specs(kind: &str, outlets: &[Outlet]) -> Result<Arc<[TensorSpec]>, String> {

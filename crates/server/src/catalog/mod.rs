@@ -106,6 +106,7 @@ impl Catalog {
                 intra_op_threads: config.runtime.intra_op_threads,
                 providers: providers.clone(),
                 golden_tolerance: settings.golden_tolerance,
+                ..ModelOptions::default()
             };
             let version = folder.latest();
             let mut variants = Vec::new();
