@@ -15,7 +15,8 @@ pub struct LoadError {
 }
 
 impl LoadError {
-    /// The reason in one word, for a metric's label: `unreadable` (the file), `refused` (by ONNX Runtime), `no_provider`
+    /// The reason in one word, for a metric's label: `unreadable` (the file), `no_operators` (a library
+    /// of them cannot be read), `refused` (by ONNX Runtime), `no_provider`
     /// (none that was asked for starts), `interface` (not the inputs and outputs that can be served, or were declared),
     /// `options` (they contradict each other), `golden` (wrong answers, or no good golden file), `run` (the first runs
     /// failed).
@@ -23,6 +24,7 @@ impl LoadError {
     pub fn reason(&self) -> &'static str {
         match self.reason {
             LoadReason::Unreadable(_) => "unreadable",
+            LoadReason::NoOperators(..) => "no_operators",
             LoadReason::Refused { .. } => "refused",
             LoadReason::NoProvider(_) => "no_provider",
             LoadReason::Interface(_) => "interface",
@@ -36,6 +38,7 @@ impl LoadError {
 #[derive(Debug)]
 pub(crate) enum LoadReason {
     Unreadable(std::io::Error),
+    NoOperators(PathBuf, std::io::Error),
     Refused { provider: Provider, source: ort::Error },
     NoProvider(Vec<(Provider, String)>),
     Interface(String),
@@ -49,6 +52,9 @@ impl fmt::Display for LoadError {
         write!(f, "cannot serve {}: ", self.path.display())?;
         match &self.reason {
             LoadReason::Unreadable(source) => write!(f, "the file cannot be read: {source}"),
+            LoadReason::NoOperators(library, source) => {
+                write!(f, "the library of operators {} cannot be read: {source}", library.display())
+            }
             LoadReason::Refused { provider, source } => write!(f, "ONNX Runtime ({provider}) refused it: {source}"),
             LoadReason::NoProvider(tried) => {
                 f.write_str("no execution provider could be used")?;
@@ -67,7 +73,7 @@ impl fmt::Display for LoadError {
 impl std::error::Error for LoadError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match &self.reason {
-            LoadReason::Unreadable(source) => Some(source),
+            LoadReason::Unreadable(source) | LoadReason::NoOperators(_, source) => Some(source),
             LoadReason::Refused { source, .. } => Some(source),
             LoadReason::Golden(source) => Some(source),
             LoadReason::Run(source) => Some(source),

@@ -1,5 +1,7 @@
 //! A model file, read once, checked, and opened as many times as there are workers.
 
+use std::fs::File;
+use std::io;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -40,7 +42,8 @@ pub struct ModelOptions {
     /// Bytes that the CUDA provider's arena may take for each session; `None` is all that the device has. Other
     /// providers, and cuDNN's own workspaces, do not heed it.
     pub gpu_memory_limit: Option<usize>,
-    /// Libraries of custom operators that the model needs, besides this crate's own.
+    /// Libraries of operators that the graph needs beside ONNX Runtime's own and this crate's. Their code runs in this
+    /// process.
     pub operator_libraries: Vec<PathBuf>,
     /// Largest absolute difference from the golden outputs at which the model is still taken to be right.
     pub golden_tolerance: f32,
@@ -159,13 +162,16 @@ impl Model {
         library: &Library,
         version: &VersionFolder,
         variant: &VariantFile,
-        options: ModelOptions,
+        mut options: ModelOptions,
     ) -> Result<Self, LoadError> {
         let path = &variant.path;
         let fail = |reason| LoadError { path: path.clone(), reason };
         options.check().map_err(|text| fail(LoadReason::Options(text)))?;
         // Read once: what is hashed, checked and served is one and the same, even if the file is replaced meanwhile.
         let bytes: Arc<[u8]> = std::fs::read(path).map_err(|e| fail(LoadReason::Unreadable(e)))?.into();
+        for operators in &mut options.operator_libraries {
+            *operators = located(operators).map_err(|e| fail(LoadReason::NoOperators(operators.clone(), e)))?;
+        }
         let (probe, placement) = choose_provider(library, path, &bytes, &options)?;
         let inputs = specs("input", probe.inputs()).map_err(|text| fail(LoadReason::Interface(text)))?;
         let outputs = specs("output", probe.outputs()).map_err(|text| fail(LoadReason::Interface(text)))?;
@@ -291,6 +297,12 @@ impl Model {
     }
 }
 
+/// A path to the file for the system's loader, which would search its own folders for a bare name.
+fn located(library: &Path) -> io::Result<PathBuf> {
+    File::open(library)?;
+    std::path::absolute(library)
+}
+
 /// Opens the model on the first provider of the preference that starts and takes nodes of it.
 fn choose_provider(
     library: &Library,
@@ -339,7 +351,7 @@ fn report_passed_over(path: &Path, passed_over: &[(Provider, String)], using: Pr
 }
 
 fn build(library: &Library, bytes: &[u8], options: &ModelOptions, provider: Provider) -> ort::Result<OrtSession> {
-    let mut builder = SessionBuilder::new(&library.environment)?
+    let builder = SessionBuilder::new(&library.environment)?
         .with_optimization_level(GraphOptimizationLevel::All)?
         .with_intra_threads(options.intra_op_threads.get())?
         .with_inter_threads(options.inter_op_threads.get())?
@@ -348,10 +360,7 @@ fn build(library: &Library, bytes: &[u8], options: &ModelOptions, provider: Prov
         .with_inter_op_spinning(options.spinning)?
         .with_config_entry(Placement::RECORD_KEY, "1")?
         .with_execution_providers(provider.dispatch(options.providers.device, options.gpu_memory_limit))?;
-    for library in &options.operator_libraries {
-        builder = builder.with_operator_library(library)?;
-    }
-    operators::open_session(builder, bytes)
+    operators::open_session(builder, &options.operator_libraries, bytes)
 }
 
 /// Whether a file may have tensors that were not declared.
