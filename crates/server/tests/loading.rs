@@ -102,7 +102,7 @@ type Spoiling = (&'static str, fn(&Path), &'static str, &'static [&'static str])
 #[test]
 fn a_version_that_is_not_right_takes_no_traffic_and_the_old_one_serves_on() {
     let spoilings: [Spoiling; 4] = [
-        ("golden outputs that are off", golden_off, "golden", &["golden", "fp32.prediction"]),
+        ("golden outputs that are off", golden_off, "golden", &["golden", "output `prediction`"]),
         ("a truncated file", truncated, "refused", &["model.onnx"]),
         ("an input of another name", renamed_input, "golden", &["no tensor", "input"]),
         ("not a model at all", no_model, "refused", &["model.onnx"]),
