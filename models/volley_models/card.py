@@ -13,7 +13,7 @@ from .golden import EXTREME, ORDINARY
 from .golden import FILE as GOLDEN
 from .graph import VARIANTS, property_of, seed_of
 from .network import CLIP, CONVOLUTION_CHANNELS, FEATURES, KERNEL
-from .quantise import CALIBRATION_WINDOWS
+from .samples import CALIBRATION_SAMPLES
 from .windows import (
     CHANNELS,
     CLASSES,
@@ -127,7 +127,7 @@ def write_card(version: Path, report: Report) -> None:
         first=CONVOLUTION_CHANNELS[0],
         second=CONVOLUTION_CHANNELS[1],
         kernel=KERNEL,
-        calibration_windows=CALIBRATION_WINDOWS,
+        calibration_windows=CALIBRATION_SAMPLES,
         ordinary=ORDINARY,
         extreme=EXTREME,
         fast=FAST,
