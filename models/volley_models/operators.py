@@ -71,7 +71,7 @@ def _types(inputs: list[dict[str, list[int]]]) -> tuple[str, ...]:
 def table(steps: list[Step]) -> str:
     """The steps for a person, as a Markdown table, and how much of the time goes by in eight bits."""
     total = sum(step.microseconds for step in steps)
-    rows = ["| node | operator | provider | reads | eight bits | us a sample | share |", "|---|---|---|---|---|---|---|"]
+    rows = ["| node | operator | provider | reads | eight bits | us a sample | share |", "|---|" + "---|" * 6]
     rows += [
         f"| {step.name} | {step.operator} | {step.provider} | {', '.join(step.types)} |"
         f" {'yes' if step.in_eight_bits else ''} | {step.microseconds:.2f} | {step.microseconds / total:.0%} |"

@@ -127,7 +127,7 @@ def _quantise_lstm(model: onnx.ModelProto, lstm: onnx.NodeProto) -> None:
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     steps = _steps_around(graph, lstm)
     if steps is None or not all(name in constants for name in lstm.input[1:]):
-        print(f"{lstm.name}: stays fp32; expected DequantizeLinear, Transpose, a plain LSTM and Squeeze of its last state")
+        print(f"{lstm.name}: stays fp32; expected DequantizeLinear, Transpose, a plain LSTM, Squeeze of its last state")
         return
     dequantise, time_first, last_state = steps
     integers, input_scale, input_zero_point = dequantise.input
