@@ -14,7 +14,7 @@ from onnx import numpy_helper
 
 from volley_models import __main__ as command
 from volley_models.accuracy import batch_dependence
-from volley_models.graph import REPOSITORY, VARIANTS, VERSION, run, run_alone, session
+from volley_models.graph import REPOSITORY, VERSION, run, run_alone, session, variants_in
 from volley_models.half import halve
 from volley_models.operators import Step, profile, table
 from volley_models.prune import CHANNEL_STEP, remove_channels, zero_weights
@@ -157,7 +157,8 @@ class Tools(unittest.TestCase):
             self.assertFalse((REPOSITORY / "other").exists())
 
     def test_the_operator_report_tells_the_bundled_variants_apart(self) -> None:
-        fp32, int8 = (profile(REPOSITORY / VERSION / VARIANTS[variant], batch=2) for variant in ("fp32", "int8"))
+        bundled = variants_in(REPOSITORY / VERSION)
+        fp32, int8 = (profile(bundled[variant], batch=2) for variant in ("fp32", "int8"))
         self.assertFalse(any(step.in_eight_bits for step in fp32))
         in_eight_bits = {step.operator for step in int8 if step.in_eight_bits}
         self.assertEqual(in_eight_bits, {"QLinearConv", "QLstm", "Transpose"})

@@ -8,7 +8,14 @@ from pathlib import Path
 
 from . import graph
 
-_WEIGHTS = Path(__file__).resolve().parent.parent / "build" / "network.safetensors"
+_BUILD = Path(__file__).resolve().parent.parent / "build"
+_ENSEMBLE = """\
+# What `use_ensemble` and `return_uncertainty` answer with: mean and standard deviation over these variants.
+[ensemble]
+members = [{members}]
+"""
+_EPOCHS = (6, 1, 1)
+"""Of each member's training. The first is also served alone, the others only vary it."""
 
 
 def main() -> None:
@@ -29,11 +36,11 @@ def _arguments() -> argparse.Namespace:
     bundled = graph.REPOSITORY / graph.VERSION
     for run, purpose in {
         _build: "train, export, int8, golden, card: everything, in that order",
-        _train: "train the network on simulated markets (minutes)",
-        _export: "write the trained network as fp32 ONNX",
-        _int8: "write the INT8 variant",
+        _train: "train the ensemble's members on simulated markets (minutes each)",
+        _export: "write the trained networks as fp32 ONNX",
+        _int8: "write the INT8 variant of each member",
         _golden: "write golden inputs and each variant's answers to them",
-        _card: "judge the variants and write the model card",
+        _card: "judge the variants and the ensemble, and write the model card",
     }.items():
         step = command(run, purpose)
         step.add_argument(
@@ -41,13 +48,22 @@ def _arguments() -> argparse.Namespace:
         )
         if run in (_build, _train):
             step.add_argument("--seed", type=int, default=1, help="of markets and weights (default: %(default)s)")
-            step.add_argument("--epochs", type=int, default=6, help="passes over the data (default: %(default)s)")
+            step.add_argument(
+                "--members",
+                type=int,
+                nargs="+",
+                choices=range(len(_EPOCHS)),
+                default=range(len(_EPOCHS)),
+                help="which to train: 0, 1, 2 (default: all)",
+            )
+            step.add_argument("--epochs", type=int, help=f"passes over the data (default: {_EPOCHS}, by member)")
             step.add_argument("--threads", type=int, default=1, help="PyTorch's threads (default: %(default)s)")
 
     for run, purpose in {
         _accuracy: "judge a version's variants on held-out samples; last line: one JSON object",
         _speed: "samples per second of each variant by batch size, in ONNX Runtime alone",
         _compare: "size, speed, accuracy and batch dependence of each variant; last line: one JSON object",
+        _calibration: "whether the ensemble's deviation tells its errors; last line: one JSON object",
     }.items():
         judge = command(run, purpose)
         judge.add_argument(
@@ -115,26 +131,34 @@ def _build(arguments: argparse.Namespace) -> None:
 def _train(arguments: argparse.Namespace) -> None:
     from .train import train
 
-    print("train", flush=True)
-    train(arguments.seed, arguments.epochs, arguments.threads, _WEIGHTS)
+    for member in arguments.members:
+        print(f"train: {graph.MEMBERS[member]}", flush=True)
+        epochs = arguments.epochs or _EPOCHS[member]
+        train(arguments.seed, member, epochs, arguments.threads, _weights(member))
 
 
 def _export(arguments: argparse.Namespace) -> None:
     from .export import export
     from .train import load
 
-    fp32 = _version(arguments) / graph.file_of(graph.BASELINE)
-    print(f"export: {fp32}", flush=True)
-    export(*load(_WEIGHTS), fp32)
+    for member in range(len(graph.MEMBERS)):
+        fp32 = _fp32(arguments, member)
+        print(f"export: {fp32}", flush=True)
+        export(*load(_weights(member)), fp32)
 
 
 def _int8(arguments: argparse.Namespace) -> None:
     from .quantise import quantise_static
     from .samples import material
 
-    fp32, int8 = (_version(arguments) / graph.file_of(variant) for variant in (graph.BASELINE, "int8"))
-    print(f"quantise: {int8}", flush=True)
-    quantise_static(fp32, int8, material(fp32, None))
+    shared = material(_fp32(arguments, 0), None)
+    for member, variant in enumerate(graph.MEMBERS):
+        int8 = _version(arguments) / graph.file_of(variant)
+        print(f"quantise: {int8}", flush=True)
+        quantise_static(_fp32(arguments, member), int8, shared)
+    config = _version(arguments).parent / "config.toml"
+    if not config.exists():
+        config.write_text(_ENSEMBLE.format(members=", ".join(f'"{member}"' for member in graph.MEMBERS)))
 
 
 def _golden(arguments: argparse.Namespace) -> None:
@@ -146,13 +170,14 @@ def _golden(arguments: argparse.Namespace) -> None:
 
 def _card(arguments: argparse.Namespace) -> None:
     from .accuracy import judge
+    from .calibration import calibrate
     from .card import write_card
 
     print("judge and write the card", flush=True)
     version = _version(arguments)
-    report = judge(version)
-    write_card(version, report)
-    print(report.table())
+    report, calibration = judge(version), calibrate(version)
+    write_card(version, report, calibration)
+    print(f"{report.table()}\n\n{calibration.table()}")
 
 
 def _accuracy(arguments: argparse.Namespace) -> None:
@@ -173,11 +198,19 @@ def _compare(arguments: argparse.Namespace) -> None:
     _print_comparison(arguments.version, arguments.samples)
 
 
+def _calibration(arguments: argparse.Namespace) -> None:
+    from .calibration import calibrate
+
+    calibration = calibrate(arguments.version, arguments.samples)
+    print(calibration.table())
+    print(json.dumps(calibration.figures()))
+
+
 def _operators(arguments: argparse.Namespace) -> None:
     from .operators import profile, table
 
     bundled = graph.REPOSITORY / graph.VERSION
-    for path in arguments.models or [bundled / file for file in graph.VARIANTS.values()]:
+    for path in arguments.models or graph.variants_in(bundled).values():
         print(f"{path}\n\n{table(profile(path))}\n", flush=True)
 
 
@@ -244,6 +277,15 @@ def _print_comparison(version: Path, samples: Path | None) -> None:
 
 def _version(arguments: argparse.Namespace) -> Path:
     return arguments.repository / graph.VERSION
+
+
+def _weights(member: int) -> Path:
+    return _BUILD / f"member-{member}.safetensors"
+
+
+def _fp32(arguments: argparse.Namespace, member: int) -> Path:
+    """Of the first member the variant that ships; of the others a step on the way to INT8."""
+    return _version(arguments) / graph.file_of(graph.BASELINE) if member == 0 else _BUILD / f"member-{member}.onnx"
 
 
 if __name__ == "__main__":

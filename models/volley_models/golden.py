@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-from .graph import OUTPUTS, VARIANTS, run_alone, seed_of, session
+from .graph import BASELINE, OUTPUTS, file_of, run_alone, seed_of, session, variants_in
 from .windows import HELD_OUT
 
 FILE = "golden.safetensors"
@@ -19,7 +19,7 @@ def write_golden(version: Path) -> None:
     deviation, where a clipped or quantised graph is likeliest to go wrong. Each answer is computed alone, in a batch
     of one.
     """
-    seed = seed_of(version / VARIANTS["fp32"])
+    seed = seed_of(version / file_of(BASELINE))
     windows = HELD_OUT.make(seed)
     random = np.random.default_rng([seed, ORDINARY])
     ordinary = np.sort(random.choice(len(windows), ORDINARY, replace=False))
@@ -29,7 +29,7 @@ def write_golden(version: Path) -> None:
     extreme = np.argsort(-size, kind="stable")[:EXTREME]
     inputs = windows.inputs(np.concatenate([ordinary, extreme]))
     tensors = {"input": inputs}
-    for variant, file in VARIANTS.items():
-        answers = run_alone(session(version / file), inputs)
+    for variant, path in variants_in(version).items():
+        answers = run_alone(session(path), inputs)
         tensors.update({f"{variant}.{output}": answers[output] for output in OUTPUTS})
     save_file(tensors, version / FILE)

@@ -5,6 +5,7 @@ Needs neither PyTorch nor the onnx package. Sessions know the operators of Volle
 """
 
 import os
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -22,14 +23,13 @@ OPERATORS = Path(os.environ.get("CARGO_TARGET_DIR", _ROOT / "target")) / "releas
 
 BASELINE = "fp32"
 """The variant that `model.onnx` holds, and what others are compared with."""
+MEMBERS = ("int8", "int8-b", "int8-c")
+"""The variants that the bundled model's ensemble is made of, in the order of their weights' seeds."""
+
 
 def file_of(variant: str) -> str:
     """The name of a variant's file in a version's folder."""
     return "model.onnx" if variant == BASELINE else f"model.{variant}.onnx"
-
-
-VARIANTS = {variant: file_of(variant) for variant in (BASELINE, "int8")}
-"""File of each variant of the bundled model, in the version's folder."""
 
 
 def variants_in(version: Path) -> dict[str, Path]:
@@ -42,6 +42,18 @@ def variants_in(version: Path) -> dict[str, Path]:
         raise FileNotFoundError(f"{baseline} is not there; a version's folder needs it to compare its variants with")
     others = sorted(path for path in version.glob("model.*.onnx"))
     return {BASELINE: baseline, **{path.name.split(".", 1)[1].removesuffix(".onnx"): path for path in others}}
+
+
+def members_in(version: Path) -> dict[str, Path]:
+    """The file of each member of a model's ensemble, which `config.toml` beside its versions names.
+
+    Raises `ValueError` when fewer than two are named: one alone has nobody to differ from.
+    """
+    config = version.parent / "config.toml"
+    members = tomllib.loads(config.read_text()).get("ensemble", {}).get("members", [])
+    if len(members) < 2:
+        raise ValueError(f"{config}: ensemble.members: {members}; expected the names of two variants or more")
+    return {member: version / file_of(member) for member in members}
 
 
 def session(path: Path, profile_prefix: Path | None = None) -> onnxruntime.InferenceSession:

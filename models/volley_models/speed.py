@@ -15,7 +15,8 @@ _SAMPLES_PER_ROUND = 64
 def measure(version: Path) -> dict[str, dict[int, float]]:
     """Samples per second of each variant at each batch size, on one thread: the best of many short rounds.
 
-    The best, since on a shared machine whatever disturbs a round only makes it slower.
+    The seconds are the thread's own on a processor, and the best round counts, since whatever else runs on a shared
+    machine only makes one slower.
     """
     sessions = {variant: session(path) for variant, path in variants_in(version).items()}
     shape = sample_shape(sessions[BASELINE])
@@ -42,10 +43,10 @@ def sample_shape(runner) -> list[int]:
 
 def _rate(runner, inputs: np.ndarray) -> float:
     runs = _SAMPLES_PER_ROUND // len(inputs)
-    started = time.perf_counter()
+    started = time.thread_time()
     for _ in range(runs):
         run(runner, inputs)
-    return runs * len(inputs) / (time.perf_counter() - started)
+    return runs * len(inputs) / (time.thread_time() - started)
 
 
 def table(speeds: dict[str, dict[int, float]]) -> str:

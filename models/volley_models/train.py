@@ -19,15 +19,17 @@ _WEIGHT_DECAY = 1e-3
 _GRADIENT_NORM = 1.0
 
 
-def train(seed: int, epochs: int, threads: int, weights: Path) -> None:
+def train(seed: int, member: int, epochs: int, threads: int, weights: Path) -> None:
     """Writes the weights of the epoch that did best on the validation markets to `weights`.
 
-    The same seed, thread count, machine type and PyTorch give the same weights.
+    The members of an ensemble learn from the same markets, those of `seed`; `member` counts from 0, and gives each
+    first weights and an order of windows of its own. The same seed, member, thread count, machine type and PyTorch
+    give the same weights.
     """
-    begin(seed, threads)
+    begin(seed + member, threads)
     training, validation = make_markets(seed)
     network = CnnLstm(*_statistics(training))
-    state = fit(network, training, validation, epochs, _PEAK_LEARNING_RATE, seed)
+    state = fit(network, training, validation, epochs, _PEAK_LEARNING_RATE, seed + member)
     weights.parent.mkdir(parents=True, exist_ok=True)
     save_file(state, weights, metadata={"seed": str(seed)})
 
