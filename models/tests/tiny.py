@@ -14,7 +14,7 @@ OFFSET = 1_000.0
 
 
 def write_model(path: Path, lstm_output: str = "last", dead: tuple[int, ...] = ()) -> None:
-    """Centre, clip, two convolutions, an LSTM, a head. Of the LSTM, `last` reads the last state, `all` every step's too.
+    """Centre, clip, two convolutions, an LSTM, a head. `last` reads the LSTM's last state, `all` every step's too.
 
     `dead` channels of the first convolution answer zero, whatever they read.
     """

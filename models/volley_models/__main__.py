@@ -46,16 +46,19 @@ def _arguments() -> argparse.Namespace:
         step.add_argument(
             "--repository", type=Path, default=graph.REPOSITORY, help="model repository (default: %(default)s)"
         )
-        if run in (_build, _train):
-            step.add_argument("--seed", type=int, default=1, help="of markets and weights (default: %(default)s)")
+        if run in (_build, _train, _export, _int8):
             step.add_argument(
                 "--members",
                 type=int,
                 nargs="+",
                 choices=range(len(_EPOCHS)),
                 default=range(len(_EPOCHS)),
-                help="which to train: 0, 1, 2 (default: all)",
+                help="of the ensemble, which to make: 0, 1, 2 (default: all)",
             )
+        if run is _golden:
+            step.add_argument("--variants", nargs="+", help="whose answers to write, keeping the others' (default: all)")
+        if run in (_build, _train):
+            step.add_argument("--seed", type=int, default=1, help="of markets and weights (default: %(default)s)")
             step.add_argument("--epochs", type=int, help=f"passes over the data (default: {_EPOCHS}, by member)")
             step.add_argument("--threads", type=int, default=1, help="PyTorch's threads (default: %(default)s)")
 
@@ -141,7 +144,7 @@ def _export(arguments: argparse.Namespace) -> None:
     from .export import export
     from .train import load
 
-    for member in range(len(graph.MEMBERS)):
+    for member in arguments.members:
         fp32 = _fp32(arguments, member)
         print(f"export: {fp32}", flush=True)
         export(*load(_weights(member)), fp32)
@@ -152,8 +155,8 @@ def _int8(arguments: argparse.Namespace) -> None:
     from .samples import material
 
     shared = material(_fp32(arguments, 0), None)
-    for member, variant in enumerate(graph.MEMBERS):
-        int8 = _version(arguments) / graph.file_of(variant)
+    for member in arguments.members:
+        int8 = _version(arguments) / graph.file_of(graph.MEMBERS[member])
         print(f"quantise: {int8}", flush=True)
         quantise_static(_fp32(arguments, member), int8, shared)
     config = _version(arguments).parent / "config.toml"
@@ -165,7 +168,7 @@ def _golden(arguments: argparse.Namespace) -> None:
     from .golden import write_golden
 
     print("golden inputs and answers", flush=True)
-    write_golden(_version(arguments))
+    write_golden(_version(arguments), getattr(arguments, "variants", None))
 
 
 def _card(arguments: argparse.Namespace) -> None:
