@@ -3,6 +3,8 @@
 mod affinity;
 mod autotune;
 mod binding;
+#[cfg(feature = "nvml")]
+mod device;
 mod ensemble;
 mod error;
 mod golden;
@@ -19,6 +21,8 @@ mod session;
 mod tensor;
 
 pub use affinity::pin_current_thread;
+#[cfg(feature = "nvml")]
+pub use device::{DeviceError, DeviceMonitor, DeviceSample};
 pub use ensemble::{Ensemble, EnsembleError, Opinions};
 pub use error::{LoadError, RunError};
 pub use instances::{Instances, Lease};
