@@ -4,6 +4,8 @@ mod affinity;
 mod autotune;
 mod binding;
 mod config;
+#[cfg(feature = "nvml")]
+mod device;
 mod ensemble;
 mod error;
 mod golden;
@@ -26,6 +28,8 @@ mod triton;
 pub use affinity::pin_current_thread;
 pub use autotune::Measured;
 pub use config::{ConfigError, DeclaredTensor, EnsembleConfig, ModelConfig, VersionPolicy};
+#[cfg(feature = "nvml")]
+pub use device::{DeviceError, DeviceMonitor, DeviceSample};
 pub use ensemble::{Ensemble, EnsembleError, Opinions};
 pub use error::{LoadError, RunError};
 pub use instances::{Instances, Lease};

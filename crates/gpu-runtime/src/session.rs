@@ -29,7 +29,7 @@ pub struct Session {
     max_rows: usize,
     provider: Provider,
     limit: RowLimit,
-    /// Memory ran out: the next run that succeeds gives back what the arena does not need.
+    /// The next run that succeeds gives back what the arena does not need.
     shrink: bool,
     flag: Arc<Flag>,
 }
@@ -102,8 +102,8 @@ impl Session {
     /// them out. Where memory does not suffice, they are run in parts.
     ///
     /// # Errors
-    /// [`RunError`] when ONNX Runtime fails, memory does not suffice for one row, or the run was
-    /// [interrupted](Self::interrupter). Only after the first may the session be broken.
+    /// [`RunError`] when ONNX Runtime fails, memory does not suffice for one row (or for new output buffers where all are
+    /// held), or the run was [interrupted](Self::interrupter). Only after the first may the session be broken.
     ///
     /// # Panics
     /// If `rows` is zero (ONNX Runtime would abort the process) or more than [`Session::max_rows`].
@@ -129,6 +129,8 @@ impl Session {
         let mut start = rows.start;
         while start < rows.end {
             let end = rows.end.min(start + self.limit.attempt(Instant::now()));
+            // While memory is short, no batch leaves any with the arena: others need it, and so do the next outputs.
+            self.shrink |= end == rows.end;
             match self.run_rows(running, slot, start..end) {
                 Ok(()) => {
                     self.limit.succeeded(end - start, Instant::now());
