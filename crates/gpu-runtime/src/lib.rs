@@ -16,6 +16,7 @@ mod operators;
 mod outputs;
 mod pbtxt;
 mod provider;
+mod record;
 mod repository;
 #[cfg(test)]
 mod scratch;

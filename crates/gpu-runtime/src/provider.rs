@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::Path;
 
 use ort::ep::ExecutionProviderDispatch;
 #[cfg(feature = "cuda")]
@@ -65,7 +66,14 @@ impl Provider {
     }
 
     /// The registrations that make a session run on this provider; the CPU is ONNX Runtime's own last resort.
-    pub(crate) fn dispatch(self, device: i32, memory_limit: Option<usize>) -> Vec<ExecutionProviderDispatch> {
+    ///
+    /// `memory_limit` is the CUDA arena's in bytes; `engines` is where TensorRT keeps what it compiles.
+    pub(crate) fn dispatch(
+        self,
+        device: i32,
+        memory_limit: Option<usize>,
+        engines: Option<&Path>,
+    ) -> Vec<ExecutionProviderDispatch> {
         #[cfg(feature = "cuda")]
         {
             let cuda = || {
@@ -74,7 +82,12 @@ impl Provider {
             };
             match self {
                 Self::TensorRt => {
-                    vec![TensorRT::default().with_device_id(device).build().error_on_failure(), cuda()]
+                    let mut tensorrt = TensorRT::default().with_device_id(device);
+                    if let Some(folder) = engines.map(Path::display) {
+                        tensorrt = tensorrt.with_engine_cache(true).with_engine_cache_path(folder.to_string());
+                        tensorrt = tensorrt.with_timing_cache(true).with_timing_cache_path(folder.to_string());
+                    }
+                    vec![tensorrt.build().error_on_failure(), cuda()]
                 }
                 Self::Cuda => vec![cuda()],
                 Self::Cpu => vec![],
@@ -82,7 +95,7 @@ impl Provider {
         }
         #[cfg(not(feature = "cuda"))]
         {
-            let _ = (device, memory_limit);
+            let _ = (device, memory_limit, engines);
             vec![]
         }
     }
