@@ -18,6 +18,7 @@ mod operators;
 mod outputs;
 mod pbtxt;
 mod provider;
+mod record;
 mod repository;
 #[cfg(test)]
 mod scratch;
@@ -38,7 +39,7 @@ pub use library::{Library, LibraryError};
 pub use model::{Model, ModelOptions};
 pub use operators::register_custom_ops;
 pub use outputs::Outputs;
-pub use provider::{Placement, Provider, ProviderPreference};
+pub use provider::{PlacedOperator, Placement, Provider, ProviderPreference};
 pub use repository::{BASELINE_VARIANT, ModelFolder, Repository, RepositoryError, VariantFile, VersionFolder};
 pub use session::{BatchOutputs, Session};
 pub use tensor::{DataType, TensorSpec};
