@@ -202,7 +202,7 @@ impl Model {
         }
         let probe = choose_provider(library, path, &bytes, &options, reuse)?;
         let kept = probe.graph.is_some();
-        match Self::check(library, version, variant, &options, bytes, probe) {
+        match Self::check(library, version, variant, &options, bytes, probe, reuse) {
             // The graph that was kept may be at fault, and not the file.
             Err(error) if kept => {
                 tracing::warn!(path = %path.display(), %error, "the kept graph is not used; the file is optimised anew");
@@ -220,6 +220,7 @@ impl Model {
         options: &ModelOptions,
         bytes: Arc<[u8]>,
         probe: Probe,
+        reuse: Reuse,
     ) -> Result<Self, LoadError> {
         let path = &variant.path;
         let fail = |reason| LoadError { path: path.clone(), reason };
@@ -250,13 +251,21 @@ impl Model {
             None => "no golden file".to_owned(),
         };
         let reused = probe.measured.is_some();
-        model.measured = match probe.measured {
-            Some(measured) => measured.into(),
-            None => autotune::measure(&mut session, &options.sizes()).map_err(|e| fail(LoadReason::Run(e)))?.into(),
+        let (measured, steady) = match probe.measured {
+            Some(measured) => (measured, true),
+            None => {
+                let found = autotune::measure(&mut session, &options.sizes()).map_err(|e| fail(LoadReason::Run(e)))?;
+                (found.sizes, found.steady)
+            }
         };
+        model.measured = measured.into();
+        // ONNX Runtime may have written none, for a graph that it cannot write.
+        let new_graph = probe.new_graph.and_then(|file| std::fs::read(&file.0).ok()).filter(|graph| !graph.is_empty());
         // Not before the check: what is kept comes from a file that is right.
-        if !reused || probe.new_graph.is_some() {
-            probe.record.write(&model.measured, probe.new_graph.as_ref());
+        let keep = steady || reuse == Reuse::Nothing;
+        if new_graph.is_some() || (keep && !reused) {
+            let graph = new_graph.as_deref().or(model.graph.as_deref());
+            probe.record.write(keep.then_some(&*model.measured), graph);
         }
         let (placement, best_batch) = (&model.placement, model.best_batch());
         tracing::info!(path = %path.display(), %placement, golden, best_batch, reused, "model loaded");
@@ -394,7 +403,7 @@ impl Probe {
     ) -> ort::Result<Self> {
         let record = Record::of(path, bytes, library, options, provider);
         let kept = if reuse == Reuse::Kept { record.read() } else { None };
-        let (measured, graph) = kept.map_or((None, None), |kept| (Some(kept.measured), kept.graph));
+        let (measured, graph) = kept.map_or((None, None), |kept| (kept.measured, kept.graph));
         let made = graph.as_deref().and_then(|graph| {
             let session = build(library, Source::Optimised(graph), options, provider);
             session.inspect_err(|error| tracing::warn!(record = ?record, %error, "the kept graph is not used")).ok()

@@ -12,7 +12,8 @@
 //! The key is a digest of all that the measurements depend on: the file, ONNX Runtime's version and this crate's, the
 //! provider, the device, the threads and the batch sizes. A record that does not read as expected is as good as none, and
 //! is written anew. Files appear whole, by renaming; of two processes that write at once one is the last, and a graph that
-//! does not have the digest its record names is not used. Where nothing can be written nothing is kept.
+//! does not have the digest its record names is not used. Where nothing can be written nothing is kept, and measurements
+//! that were disturbed are not either, unless they were asked for.
 //!
 //! Opening the kept graph instead of optimising anew takes 1.3 ms instead of 1.6 for the bundled fp32 file, 2.4 instead of
 //! 4.1 for INT8 (the least of 15, one core of an EPYC virtual machine, ONNX Runtime 1.32), and answers are the same to the
@@ -45,7 +46,8 @@ pub(crate) struct Record {
 /// What a record holds.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Kept {
-    pub(crate) measured: Vec<Measured>,
+    /// Of all batch sizes, if it was steady.
+    pub(crate) measured: Option<Vec<Measured>>,
     /// The optimised graph.
     pub(crate) graph: Option<Vec<u8>>,
 }
@@ -54,7 +56,7 @@ pub(crate) struct Kept {
 #[serde(deny_unknown_fields)]
 struct File {
     graph: Option<String>,
-    measured: Vec<Measured>,
+    measured: Option<Vec<Measured>>,
 }
 
 impl Record {
@@ -93,10 +95,12 @@ impl Record {
     fn read_in(&self, folder: &Path) -> Option<Kept> {
         let text = fs::read_to_string(self.path(folder, "toml")).ok()?;
         let file: File = toml::from_str(&text).ok()?;
-        let sizes = file.measured.iter().map(|size| size.rows);
-        let sound = file.measured.iter().all(|size| size.seconds.is_finite() && size.seconds > 0.0);
-        if !sound || !sizes.eq(self.sizes.iter().copied()) {
-            return None;
+        if let Some(measured) = &file.measured {
+            let sizes = measured.iter().map(|size| size.rows);
+            let sound = measured.iter().all(|size| size.seconds.is_finite() && size.seconds > 0.0);
+            if !sound || !sizes.eq(self.sizes.iter().copied()) {
+                return None;
+            }
         }
         let graph = file.graph.and_then(|digest| {
             let graph = fs::read(self.path(folder, "onnx")).ok()?;
@@ -105,32 +109,28 @@ impl Record {
         Some(Kept { measured: file.measured, graph })
     }
 
-    /// A path, in a folder that can be written, for a new graph that [`Record::write`] will keep; it is gone when dropped.
+    /// A path, in a folder that can be written, for ONNX Runtime to write a graph to; it is gone when dropped.
     pub(crate) fn new_graph(&self) -> Option<Unfinished> {
         self.folders.iter().find_map(|folder| Unfinished::new(folder, "onnx").ok())
     }
 
-    /// Keeps the measurements and the graph, or says in the log why not.
-    pub(crate) fn write(&self, measured: &[Measured], graph: Option<&Unfinished>) {
-        let written = self.folders.iter().map(|folder| self.write_in(folder, measured, graph)).find(Result::is_ok);
-        if written.is_none() {
+    /// Keeps the measurements and the graph, or says in the log that it cannot.
+    pub(crate) fn write(&self, measured: Option<&[Measured]>, graph: Option<&[u8]>) {
+        if !self.folders.iter().any(|folder| self.write_in(folder, measured, graph).is_ok()) {
             tracing::debug!(record = self.name, folders = ?self.folders, "nothing is kept: no folder can be written");
         }
     }
 
-    fn write_in(&self, folder: &Path, measured: &[Measured], graph: Option<&Unfinished>) -> io::Result<()> {
-        // ONNX Runtime may have written none, for a graph that it cannot write.
-        let bytes = graph.and_then(|graph| fs::read(&graph.0).ok());
-        let file = File { graph: bytes.as_deref().map(Digest::of), measured: measured.to_vec() };
+    fn write_in(&self, folder: &Path, measured: Option<&[Measured]>, graph: Option<&[u8]>) -> io::Result<()> {
+        let file = File { graph: graph.map(Digest::of), measured: measured.map(<[Measured]>::to_vec) };
         let text = toml::to_string(&file).map_err(io::Error::other)?;
-        if let Some(bytes) = bytes {
-            let unfinished = Unfinished::new(folder, "onnx")?;
+        for (end, bytes) in [("onnx", graph), ("toml", Some(text.as_bytes()))] {
+            let Some(bytes) = bytes else { continue };
+            let unfinished = Unfinished::new(folder, end)?;
             fs::write(&unfinished.0, bytes)?;
-            fs::rename(&unfinished.0, self.path(folder, "onnx"))?;
+            fs::rename(&unfinished.0, self.path(folder, end))?;
         }
-        let unfinished = Unfinished::new(folder, "toml")?;
-        fs::write(&unfinished.0, text)?;
-        fs::rename(&unfinished.0, self.path(folder, "toml"))
+        Ok(())
     }
 
     /// Where TensorRT may keep what it compiles, for all models: it names its files by what is in them.
@@ -235,9 +235,7 @@ mod tests {
     }
 
     fn write(record: &Record, graph: &[u8]) {
-        let unfinished = record.new_graph().expect("a folder can be written");
-        fs::write(&unfinished.0, graph).expect("writable");
-        record.write(&MEASURED, Some(&unfinished));
+        record.write(Some(&MEASURED), Some(graph));
     }
 
     #[test]
@@ -246,8 +244,11 @@ mod tests {
         let record = record(&[scratch.path()]);
         assert_eq!(record.read(), None);
         write(&record, b"graph");
-        assert_eq!(record.read(), Some(Kept { measured: MEASURED.to_vec(), graph: Some(b"graph".to_vec()) }));
+        assert_eq!(record.read(), Some(Kept { measured: Some(MEASURED.to_vec()), graph: Some(b"graph".to_vec()) }));
+        drop(record.new_graph());
         assert_eq!(fs::read_dir(scratch.path()).expect("there").count(), 2);
+        record.write(None, Some(b"other"));
+        assert_eq!(record.read(), Some(Kept { measured: None, graph: Some(b"other".to_vec()) }));
     }
 
     #[test]
@@ -283,7 +284,7 @@ mod tests {
         assert!(other.join("model-key.toml").is_file());
         let nowhere = record(&[&blocked]);
         assert!(nowhere.new_graph().is_none());
-        nowhere.write(&MEASURED, None);
+        nowhere.write(Some(&MEASURED), None);
         assert_eq!(nowhere.read(), None);
     }
 }
