@@ -363,6 +363,12 @@ impl Model {
     }
 }
 
+/// A path to the file for the system's loader, which would search its own folders for a bare name.
+fn located(library: &Path) -> io::Result<PathBuf> {
+    File::open(library)?;
+    std::path::absolute(library)
+}
+
 /// Whether to use what an earlier start left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Reuse {
