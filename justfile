@@ -37,7 +37,7 @@ check:
 loom:
     RUSTFLAGS="--cfg loom" cargo test --locked --release --package volley-scheduler --target-dir {{target}}/loom --lib --test loom
 
-# Run a benchmark: path, sla, variants, accuracy, scheduler, leadership, overload or soak-scheduler; --report keeps what it prints
+# Run a benchmark: path, sla, variants, faults, accuracy, scheduler, leadership, overload or soak-scheduler; --report keeps what it prints
 bench name *args:
     #!/usr/bin/env bash
     set -euo pipefail
@@ -77,6 +77,11 @@ _bench-sla *args:
 _bench-variants *args:
     cargo build --release --locked --examples -p volley-gpu-runtime -p volley-examples
     {{target}}/release/examples/variants {{args}}
+
+# Each fault for real, under load: what is lost, what is wrong, how long recovery takes
+_bench-faults *args:
+    cargo build --release --locked --bins --examples -p volley-server -p volley-gpu-runtime -p volley-examples
+    {{target}}/release/examples/faults {{args}}
 
 # Accuracy of each variant on held-out data, and how far answers move with their batch mates
 _bench-accuracy *args:

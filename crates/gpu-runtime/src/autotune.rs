@@ -1,9 +1,11 @@
-//! Measures on this machine what the best batch size is.
+//! Measures on this machine what the batch sizes cost.
 //!
 //! A larger batch costs less a row until its working set no longer fits the caches (or the device is full); past that
 //! only latency grows. Where that is depends on the model and the machine, and is cheap to find out.
 
 use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
 
 use crate::error::RunError;
 use crate::session::Session;
@@ -13,15 +15,33 @@ const RUNS: usize = 3;
 /// A smaller batch is preferred as long as it does at least this share of the best rows per second.
 const GOOD_ENOUGH: f64 = 0.98;
 
+/// What one batch size costs.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Measured {
+    /// Rows of the batch.
+    pub rows: usize,
+    /// Seconds that the fastest of a few runs took.
+    pub seconds: f64,
+}
+
+impl Measured {
+    /// Rows per second at this size.
+    #[must_use]
+    pub fn rows_per_second(&self) -> f64 {
+        self.rows as f64 / self.seconds
+    }
+}
+
 /// Powers of two up to `max`, and `max` itself.
-pub(crate) fn batch_sizes(max: usize) -> impl Iterator<Item = usize> {
+pub(crate) fn powers_of_two(max: usize) -> impl Iterator<Item = usize> {
     std::iter::successors(Some(1_usize), |size| size.checked_mul(2)).take_while(move |&size| size < max).chain([max])
 }
 
-/// The smallest of [`batch_sizes`] that does nearly the most rows per second.
-pub(crate) fn best_batch(session: &mut Session) -> Result<usize, RunError> {
+/// Runs each of `sizes`.
+pub(crate) fn measure(session: &mut Session, sizes: &[usize]) -> Result<Vec<Measured>, RunError> {
     let mut measured = Vec::new();
-    for rows in batch_sizes(session.max_rows()) {
+    for &rows in sizes {
         // The first run of a size prepares it.
         session.run(rows)?;
         let mut fastest = Duration::MAX;
@@ -30,15 +50,17 @@ pub(crate) fn best_batch(session: &mut Session) -> Result<usize, RunError> {
             session.run(rows)?;
             fastest = fastest.min(started.elapsed());
         }
-        measured.push((rows, fastest));
+        // A clock may be too coarse to see a run.
+        measured.push(Measured { rows, seconds: fastest.as_secs_f64().max(1e-9) });
     }
-    Ok(choose(&measured))
+    Ok(measured)
 }
 
-fn choose(measured: &[(usize, Duration)]) -> usize {
-    let rate = |&(rows, took): &(usize, Duration)| rows as f64 / took.as_secs_f64();
-    let best = measured.iter().map(rate).fold(0.0, f64::max);
-    measured.iter().find(|size| rate(size) >= best * GOOD_ENOUGH).map_or(1, |&(rows, _)| rows)
+/// The smallest batch that does nearly the most rows per second.
+pub(crate) fn best(measured: &[Measured]) -> Measured {
+    let most = measured.iter().map(Measured::rows_per_second).fold(0.0, f64::max);
+    let nearly = measured.iter().find(|size| size.rows_per_second() >= most * GOOD_ENOUGH);
+    nearly.copied().unwrap_or(Measured { rows: 1, seconds: f64::INFINITY })
 }
 
 #[cfg(test)]
@@ -47,7 +69,7 @@ mod tests {
 
     #[test]
     fn sizes_are_powers_of_two_and_the_largest() {
-        let sizes = |max| batch_sizes(max).collect::<Vec<_>>();
+        let sizes = |max| powers_of_two(max).collect::<Vec<_>>();
         assert_eq!(sizes(1), [1]);
         assert_eq!(sizes(32), [1, 2, 4, 8, 16, 32]);
         assert_eq!(sizes(20), [1, 2, 4, 8, 16, 20]);
@@ -55,10 +77,11 @@ mod tests {
 
     #[test]
     fn the_smallest_batch_that_is_nearly_the_best_is_chosen() {
-        let us = Duration::from_micros;
         // Rates of 5, 8, 9.9 and 10 rows/ms, then falling.
-        let measured = [(1, us(200)), (4, us(500)), (8, us(808)), (16, us(1600)), (32, us(3600))];
-        assert_eq!(choose(&measured), 8);
-        assert_eq!(choose(&measured[..2]), 4);
+        let measured = [(1, 200), (4, 500), (8, 808), (16, 1600), (32, 3600)]
+            .map(|(rows, us)| Measured { rows, seconds: f64::from(us) / 1e6 });
+        assert_eq!(best(&measured).rows, 8);
+        assert!((best(&measured).rows_per_second() - 8e6 / 808.0).abs() < 1e-6);
+        assert_eq!(best(&measured[..2]).rows, 4);
     }
 }

@@ -14,12 +14,35 @@ pub struct LoadError {
     pub(crate) reason: LoadReason,
 }
 
+impl LoadError {
+    /// The reason in one word, for a metric's label: `unreadable` (the file), `no_operators` (a library
+    /// of them cannot be read), `refused` (by ONNX Runtime), `no_provider`
+    /// (none that was asked for starts), `interface` (not the inputs and outputs that can be served, or were declared),
+    /// `options` (they contradict each other), `golden` (wrong answers, or no good golden file), `run` (the first runs
+    /// failed).
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self.reason {
+            LoadReason::Unreadable(_) => "unreadable",
+            LoadReason::NoOperators(..) => "no_operators",
+            LoadReason::Refused { .. } => "refused",
+            LoadReason::NoProvider(_) => "no_provider",
+            LoadReason::Interface(_) => "interface",
+            LoadReason::Options(_) => "options",
+            LoadReason::Golden(_) => "golden",
+            LoadReason::Run(_) => "run",
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(crate) enum LoadReason {
     Unreadable(std::io::Error),
+    NoOperators(PathBuf, std::io::Error),
     Refused { provider: Provider, source: ort::Error },
     NoProvider(Vec<(Provider, String)>),
     Interface(String),
+    Options(String),
     Golden(GoldenError),
     Run(RunError),
 }
@@ -29,6 +52,9 @@ impl fmt::Display for LoadError {
         write!(f, "cannot serve {}: ", self.path.display())?;
         match &self.reason {
             LoadReason::Unreadable(source) => write!(f, "the file cannot be read: {source}"),
+            LoadReason::NoOperators(library, source) => {
+                write!(f, "the library of operators {} cannot be read: {source}", library.display())
+            }
             LoadReason::Refused { provider, source } => write!(f, "ONNX Runtime ({provider}) refused it: {source}"),
             LoadReason::NoProvider(tried) => {
                 f.write_str("no execution provider could be used")?;
@@ -37,7 +63,7 @@ impl fmt::Display for LoadError {
                 }
                 Ok(())
             }
-            LoadReason::Interface(text) => f.write_str(text),
+            LoadReason::Interface(text) | LoadReason::Options(text) => f.write_str(text),
             LoadReason::Golden(source) => write!(f, "golden check: {source}"),
             LoadReason::Run(source) => write!(f, "first run: {source}"),
         }
@@ -47,11 +73,11 @@ impl fmt::Display for LoadError {
 impl std::error::Error for LoadError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match &self.reason {
-            LoadReason::Unreadable(source) => Some(source),
+            LoadReason::Unreadable(source) | LoadReason::NoOperators(_, source) => Some(source),
             LoadReason::Refused { source, .. } => Some(source),
             LoadReason::Golden(source) => Some(source),
             LoadReason::Run(source) => Some(source),
-            LoadReason::NoProvider(_) | LoadReason::Interface(_) => None,
+            LoadReason::NoProvider(_) | LoadReason::Interface(_) | LoadReason::Options(_) => None,
         }
     }
 }

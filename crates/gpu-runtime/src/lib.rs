@@ -3,6 +3,7 @@
 mod affinity;
 mod autotune;
 mod binding;
+mod config;
 mod ensemble;
 mod error;
 mod golden;
@@ -13,12 +14,18 @@ mod memory;
 mod model;
 mod operators;
 mod outputs;
+mod pbtxt;
 mod provider;
 mod repository;
+#[cfg(test)]
+mod scratch;
 mod session;
 mod tensor;
+mod triton;
 
 pub use affinity::pin_current_thread;
+pub use autotune::Measured;
+pub use config::{ConfigError, DeclaredTensor, EnsembleConfig, ModelConfig, VersionPolicy};
 pub use ensemble::{Ensemble, EnsembleError, Opinions};
 pub use error::{LoadError, RunError};
 pub use instances::{Instances, Lease};

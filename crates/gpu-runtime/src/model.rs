@@ -1,14 +1,17 @@
 //! A model file, read once, checked, and opened as many times as there are workers.
 
+use std::fs::File;
+use std::io;
 use std::num::NonZeroUsize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ort::session::Session as OrtSession;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::value::{Outlet, TensorElementType, ValueType};
 
-use crate::autotune::{batch_sizes, best_batch};
+use crate::autotune::{self, Measured, powers_of_two};
+use crate::config::{DeclaredTensor, ModelConfig};
 use crate::error::{LoadError, LoadReason};
 use crate::golden::Golden;
 use crate::library::Library;
@@ -23,31 +26,105 @@ use crate::tensor::{DataType, TensorSpec};
 pub struct ModelOptions {
     /// Rows of the largest batch. Buffers are made for this many.
     pub max_batch: NonZeroUsize,
+    /// The batch sizes that will be used, each run once before a session is called warm. Empty: powers of two up to
+    /// the largest, and the largest itself. Other sizes run too, and are slower the first time.
+    pub batch_sizes: Vec<NonZeroUsize>,
     /// Threads within one operator. One is best when there is a worker for each core: two sessions of one thread do half
     /// again the work of one session of two.
     pub intra_op_threads: NonZeroUsize,
+    /// Operators that run at once. More than one is only for graphs with parallel branches on a machine with idle cores.
+    pub inter_op_threads: NonZeroUsize,
+    /// Whether ONNX Runtime's idle threads spin before they sleep: a few microseconds less a run, for a core kept busy.
+    /// Without effect where both thread counts are one.
+    pub spinning: bool,
     /// Which execution providers to try.
     pub providers: ProviderPreference,
+    /// Bytes that the CUDA provider's arena may take for each session; `None` is all that the device has. Other
+    /// providers, and cuDNN's own workspaces, do not heed it.
+    pub gpu_memory_limit: Option<usize>,
+    /// Libraries of operators that the graph needs beside ONNX Runtime's own and this crate's. Their code runs in this
+    /// process.
+    pub operator_libraries: Vec<PathBuf>,
     /// Largest absolute difference from the golden outputs at which the model is still taken to be right.
     pub golden_tolerance: f32,
+    /// The inputs that the file must have, whatever their order; `None` takes it as it is.
+    pub inputs: Option<Vec<DeclaredTensor>>,
+    /// The outputs that the file must have; it may have others. `None` takes it as it is.
+    pub outputs: Option<Vec<DeclaredTensor>>,
 }
 
 impl Default for ModelOptions {
     fn default() -> Self {
         Self {
             max_batch: NonZeroUsize::new(32).expect("not zero"),
+            batch_sizes: Vec::new(),
             intra_op_threads: NonZeroUsize::MIN,
+            inter_op_threads: NonZeroUsize::MIN,
+            spinning: false,
             providers: ProviderPreference::default(),
+            gpu_memory_limit: None,
+            operator_libraries: Vec::new(),
             golden_tolerance: 1e-3,
+            inputs: None,
+            outputs: None,
         }
     }
 }
 
-/// A model that was loaded and gave the right answers; [`Model::open_session`] makes something that runs it.
+impl ModelOptions {
+    /// These, and where `config` says something, what it says. The largest batch is at least the largest of its batch
+    /// sizes, unless it says both.
+    ///
+    /// # Errors
+    /// A sentence that says which field of `config` is wrong, and what would be right.
+    pub fn with(mut self, config: &ModelConfig) -> Result<Self, String> {
+        config.check()?;
+        let largest_size = config.batch_sizes.iter().flatten().max();
+        self.max_batch =
+            config.max_batch.unwrap_or_else(|| largest_size.map_or(self.max_batch, |&size| size.max(self.max_batch)));
+        if let Some(sizes) = &config.batch_sizes {
+            self.batch_sizes.clone_from(sizes);
+        }
+        if let Some(tolerance) = config.golden_tolerance {
+            self.golden_tolerance = tolerance;
+        }
+        if let Some(names) = &config.providers {
+            let ProviderPreference { require, device, .. } = self.providers;
+            self.providers =
+                ProviderPreference::of_names(names, require, device).map_err(|e| format!("providers: {e}"))?;
+        }
+        if let Some(libraries) = &config.operator_libraries {
+            self.operator_libraries.clone_from(libraries);
+        }
+        self.inputs = config.inputs.clone().or(self.inputs);
+        self.outputs = config.outputs.clone().or(self.outputs);
+        Ok(self)
+    }
+
+    /// The batch sizes that will be used, ascending.
+    pub(crate) fn sizes(&self) -> Vec<usize> {
+        if self.batch_sizes.is_empty() {
+            return powers_of_two(self.max_batch.get()).collect();
+        }
+        self.batch_sizes.iter().map(|size| size.get()).collect()
+    }
+
+    fn check(&self) -> Result<(), String> {
+        match self.batch_sizes.iter().find(|&&size| size > self.max_batch) {
+            Some(size) => {
+                Err(format!("a batch size of {size}; expected at most the largest batch, {}", self.max_batch))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// A model that was loaded and gave the right answers; [`Model::open_session`] makes something that runs it. A clone
+/// shares the file's bytes.
 ///
 /// # Examples
 /// ```no_run
-/// use std::path::Path;
+/// use std::path::{Path, PathBuf};
 /// use volley_gpu_runtime::{Library, Model, ModelOptions, Repository};
 ///
 /// let library = Library::load(None)?;
@@ -60,16 +137,17 @@ impl Default for ModelOptions {
 /// println!("{} bytes of {}", outputs.tensor(0).len(), model.outputs()[0]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Model {
     library: Library,
-    path: std::path::PathBuf,
-    bytes: Vec<u8>,
+    path: PathBuf,
+    variant: Arc<str>,
+    bytes: Arc<[u8]>,
     options: ModelOptions,
     placement: Placement,
     inputs: Arc<[TensorSpec]>,
     outputs: Arc<[TensorSpec]>,
-    best_batch: usize,
+    measured: Arc<[Measured]>,
 }
 
 impl Model {
@@ -84,24 +162,33 @@ impl Model {
         library: &Library,
         version: &VersionFolder,
         variant: &VariantFile,
-        options: ModelOptions,
+        mut options: ModelOptions,
     ) -> Result<Self, LoadError> {
         let path = &variant.path;
         let fail = |reason| LoadError { path: path.clone(), reason };
+        options.check().map_err(|text| fail(LoadReason::Options(text)))?;
         // Read once: what is hashed, checked and served is one and the same, even if the file is replaced meanwhile.
-        let bytes = std::fs::read(path).map_err(|e| fail(LoadReason::Unreadable(e)))?;
+        let bytes: Arc<[u8]> = std::fs::read(path).map_err(|e| fail(LoadReason::Unreadable(e)))?.into();
+        for operators in &mut options.operator_libraries {
+            *operators = located(operators).map_err(|e| fail(LoadReason::NoOperators(operators.clone(), e)))?;
+        }
         let (probe, placement) = choose_provider(library, path, &bytes, &options)?;
         let inputs = specs("input", probe.inputs()).map_err(|text| fail(LoadReason::Interface(text)))?;
         let outputs = specs("output", probe.outputs()).map_err(|text| fail(LoadReason::Interface(text)))?;
+        declared("input", options.inputs.as_deref(), &inputs, Extra::Refused)
+            .map_err(|e| fail(LoadReason::Interface(e)))?;
+        declared("output", options.outputs.as_deref(), &outputs, Extra::Allowed)
+            .map_err(|e| fail(LoadReason::Interface(e)))?;
         let mut model = Self {
             library: library.clone(),
             path: path.clone(),
+            variant: variant.name.as_str().into(),
             bytes,
             options,
             placement,
             inputs,
             outputs,
-            best_batch: 1,
+            measured: Arc::new([]),
         };
         let mut session = model.bind(probe)?;
         let golden = match &version.golden {
@@ -112,19 +199,22 @@ impl Model {
             }
             None => "no golden file".to_owned(),
         };
-        model.best_batch = best_batch(&mut session).map_err(|e| fail(LoadReason::Run(e)))?;
-        tracing::info!(path = %path.display(), placement = %model.placement, golden, best_batch = model.best_batch, "model loaded");
+        model.measured =
+            autotune::measure(&mut session, &model.options.sizes()).map_err(|e| fail(LoadReason::Run(e)))?.into();
+        tracing::info!(
+            path = %path.display(), placement = %model.placement, golden, best_batch = model.best_batch(), "model loaded"
+        );
         Ok(model)
     }
 
-    /// Opens a session and runs each batch size up to the largest once, so that the first request does not pay for what
-    /// ONNX Runtime prepares on first use: powers of two, and the largest itself.
+    /// Opens a session and runs each batch size that will be used once, so that the first request does not pay for what
+    /// ONNX Runtime prepares on first use (see [`ModelOptions::batch_sizes`]).
     ///
     /// # Errors
     /// [`LoadError`] when the session cannot be made or a run fails.
     pub fn open_warm_session(&self) -> Result<Session, LoadError> {
         let mut session = self.open_session()?;
-        for rows in batch_sizes(session.max_rows()) {
+        for rows in self.options.sizes() {
             session.run(rows).map_err(|e| self.fail(LoadReason::Run(e)))?;
         }
         Ok(session)
@@ -175,11 +265,29 @@ impl Model {
         &self.bytes
     }
 
+    /// The name of the variant it is.
+    #[must_use]
+    pub fn variant(&self) -> &str {
+        &self.variant
+    }
+
+    /// What was measured on this machine at load, by ascending batch size.
+    #[must_use]
+    pub fn measured(&self) -> &[Measured] {
+        &self.measured
+    }
+
     /// The smallest batch that does nearly the most rows per second on this machine, as measured at load. Waiting for
     /// more rows than this gains nothing.
     #[must_use]
     pub fn best_batch(&self) -> NonZeroUsize {
-        NonZeroUsize::new(self.best_batch).unwrap_or(NonZeroUsize::MIN)
+        NonZeroUsize::new(autotune::best(&self.measured).rows).unwrap_or(NonZeroUsize::MIN)
+    }
+
+    /// Rows per second of one session at the best batch: by this the fastest of several variants is chosen.
+    #[must_use]
+    pub fn rows_per_second(&self) -> f64 {
+        autotune::best(&self.measured).rows_per_second()
     }
 
     /// Rows of the largest batch.
@@ -187,6 +295,12 @@ impl Model {
     pub fn max_batch(&self) -> NonZeroUsize {
         self.options.max_batch
     }
+}
+
+/// A path to the file for the system's loader, which would search its own folders for a bare name.
+fn located(library: &Path) -> io::Result<PathBuf> {
+    File::open(library)?;
+    std::path::absolute(library)
 }
 
 /// Opens the model on the first provider of the preference that starts and takes nodes of it.
@@ -240,12 +354,36 @@ fn build(library: &Library, bytes: &[u8], options: &ModelOptions, provider: Prov
     let builder = SessionBuilder::new(&library.environment)?
         .with_optimization_level(GraphOptimizationLevel::All)?
         .with_intra_threads(options.intra_op_threads.get())?
-        .with_inter_threads(1)?
-        .with_intra_op_spinning(false)?
-        .with_inter_op_spinning(false)?
+        .with_inter_threads(options.inter_op_threads.get())?
+        .with_parallel_execution(options.inter_op_threads > NonZeroUsize::MIN)?
+        .with_intra_op_spinning(options.spinning)?
+        .with_inter_op_spinning(options.spinning)?
         .with_config_entry(Placement::RECORD_KEY, "1")?
-        .with_execution_providers(provider.dispatch(options.providers.device))?;
-    operators::open_session(builder, bytes)
+        .with_execution_providers(provider.dispatch(options.providers.device, options.gpu_memory_limit))?;
+    operators::open_session(builder, &options.operator_libraries, bytes)
+}
+
+/// Whether a file may have tensors that were not declared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Extra {
+    Allowed,
+    Refused,
+}
+
+/// Holds what the file has against what was declared of it.
+fn declared(kind: &str, declared: Option<&[DeclaredTensor]>, found: &[TensorSpec], extra: Extra) -> Result<(), String> {
+    let Some(declared) = declared else { return Ok(()) };
+    let has = || found.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    if let Some(missing) = declared.iter().find(|declared| !found.iter().any(|spec| declared.allows(spec))) {
+        return Err(format!("the configuration declares the {kind} {missing}; the file has {}", has()));
+    }
+    let undeclared = found.iter().find(|spec| !declared.iter().any(|declared| declared.name == spec.name));
+    match undeclared {
+        Some(spec) if extra == Extra::Refused => {
+            Err(format!("the file has the {kind} {spec}, which the configuration does not declare"))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn specs(kind: &str, outlets: &[Outlet]) -> Result<Arc<[TensorSpec]>, String> {

@@ -65,10 +65,13 @@ impl Provider {
     }
 
     /// The registrations that make a session run on this provider; the CPU is ONNX Runtime's own last resort.
-    pub(crate) fn dispatch(self, device: i32) -> Vec<ExecutionProviderDispatch> {
+    pub(crate) fn dispatch(self, device: i32, memory_limit: Option<usize>) -> Vec<ExecutionProviderDispatch> {
         #[cfg(feature = "cuda")]
         {
-            let cuda = || CUDA::default().with_device_id(device).build().error_on_failure();
+            let cuda = || {
+                let cuda = CUDA::default().with_device_id(device);
+                memory_limit.map_or(cuda.clone(), |bytes| cuda.with_memory_limit(bytes)).build().error_on_failure()
+            };
             match self {
                 Self::TensorRt => {
                     vec![TensorRT::default().with_device_id(device).build().error_on_failure(), cuda()]
@@ -79,7 +82,7 @@ impl Provider {
         }
         #[cfg(not(feature = "cuda"))]
         {
-            let _ = device;
+            let _ = (device, memory_limit);
             vec![]
         }
     }
@@ -152,6 +155,23 @@ pub struct ProviderPreference {
     pub device: i32,
 }
 
+impl ProviderPreference {
+    /// The preference that names, as a configuration has them, stand for.
+    ///
+    /// # Errors
+    /// A sentence that says which name stands for none, or that there is not one.
+    pub fn of_names(names: &[String], require: bool, device: i32) -> Result<Self, String> {
+        let order = names.iter().map(|name| {
+            Provider::from_name(name).ok_or_else(|| format!("`{name}` is none; expected tensorrt, cuda or cpu"))
+        });
+        let order = order.collect::<Result<Vec<_>, _>>()?;
+        if order.is_empty() {
+            return Err("empty; expected at least one of tensorrt, cuda, cpu".into());
+        }
+        Ok(Self { order, require, device })
+    }
+}
+
 impl Default for ProviderPreference {
     /// TensorRT is left out: it compiles an engine for minutes at its first start, which must be asked for.
     fn default() -> Self {
@@ -177,5 +197,12 @@ mod tests {
             assert_eq!(Provider::from_name(provider.name()), Some(provider));
         }
         assert_eq!(Provider::from_name("gpu"), None);
+        let of = |names: &[&str]| {
+            let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
+            ProviderPreference::of_names(&names, true, 1).map(|preference| preference.order)
+        };
+        assert_eq!(of(&["cuda", "cpu"]), Ok(vec![Provider::Cuda, Provider::Cpu]));
+        assert_eq!(of(&["cpu", "gpu"]), Err("`gpu` is none; expected tensorrt, cuda or cpu".into()));
+        assert!(of(&[]).is_err());
     }
 }

@@ -14,6 +14,7 @@ mod lstm;
 mod qlstm;
 mod weights;
 
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use ort::operator::OperatorDomain;
@@ -22,22 +23,25 @@ use ort::session::builder::SessionBuilder;
 
 pub use library::register_custom_ops;
 
-/// Whether a session with these operators has been opened.
-static OPENED: Mutex<bool> = Mutex::new(false);
+/// With which libraries beside these operators a session has been opened.
+static OPENED: Mutex<Vec<Vec<PathBuf>>> = Mutex::new(Vec::new());
 
-/// Opens a session, of the model in `bytes`, that knows the operators.
+/// Opens a session, of the model in `bytes`, that knows the operators and those of `libraries`.
 ///
-/// The first is opened alone: it enters the domain into a map of the whole process, and ONNX Runtime refuses the second
-/// of two sessions that look into that map before either has entered it.
-pub(crate) fn open_session(builder: SessionBuilder, bytes: &[u8]) -> ort::Result<Session> {
+/// The first with these libraries is opened alone: it enters their domains into a map of the whole process, and ONNX
+/// Runtime refuses the second of two sessions that look into that map before either has entered one.
+pub(crate) fn open_session(builder: SessionBuilder, libraries: &[PathBuf], bytes: &[u8]) -> ort::Result<Session> {
     let mut builder = builder.with_operators(domain()?)?;
+    for library in libraries {
+        builder = builder.with_operator_library(library)?;
+    }
     let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
-    if *opened {
+    if opened.iter().any(|with| with == libraries) {
         drop(opened);
         return builder.commit_from_memory(bytes);
     }
     let session = builder.commit_from_memory(bytes)?;
-    *opened = true;
+    opened.push(libraries.to_vec());
     Ok(session)
 }
 
