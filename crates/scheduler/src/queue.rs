@@ -142,7 +142,7 @@ impl<C: Content> Queue<C> {
         self.tend(now, live, removed);
         self.waiting.clear();
         let (groups, waiting, turns) = (&mut self.groups, &mut self.waiting, &self.turns);
-        waiting.extend(self.occupied.iter().filter_map(|&index| groups[index].as_mut()?.summary(now, turns)));
+        waiting.extend(self.occupied.iter().filter_map(|&index| groups[index].as_mut()?.summary(now, turns, removed)));
         let decision = decide(now, &self.waiting, circumstances);
         if let Decision::Wait(terms) = decision {
             for &index in &self.occupied {
