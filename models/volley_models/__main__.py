@@ -14,8 +14,6 @@ _ENSEMBLE = """\
 [ensemble]
 members = [{members}]
 """
-_EPOCHS = (6, 1, 1)
-"""Of each member's training. The first is also served alone, the others only vary it."""
 
 
 def main() -> None:
@@ -51,15 +49,15 @@ def _arguments() -> argparse.Namespace:
                 "--members",
                 type=int,
                 nargs="+",
-                choices=range(len(_EPOCHS)),
-                default=range(len(_EPOCHS)),
+                choices=range(len(graph.MEMBERS)),
+                default=range(len(graph.MEMBERS)),
                 help="of the ensemble, which to make: 0, 1, 2 (default: all)",
             )
         if run is _golden:
-            step.add_argument("--variants", nargs="+", help="whose answers to write, keeping the others' (default: all)")
+            step.add_argument("--variants", nargs="+", help="whose answers to write, keeping others' (default: all)")
         if run in (_build, _train):
             step.add_argument("--seed", type=int, default=1, help="of markets and weights (default: %(default)s)")
-            step.add_argument("--epochs", type=int, help=f"passes over the data (default: {_EPOCHS}, by member)")
+            step.add_argument("--epochs", type=int, default=6, help="passes over the data (default: %(default)s)")
             step.add_argument("--threads", type=int, default=1, help="PyTorch's threads (default: %(default)s)")
 
     for run, purpose in {
@@ -136,8 +134,7 @@ def _train(arguments: argparse.Namespace) -> None:
 
     for member in arguments.members:
         print(f"train: {graph.MEMBERS[member]}", flush=True)
-        epochs = arguments.epochs or _EPOCHS[member]
-        train(arguments.seed, member, epochs, arguments.threads, _weights(member))
+        train(arguments.seed, member, arguments.epochs, arguments.threads, _weights(member))
 
 
 def _export(arguments: argparse.Namespace) -> None:

@@ -63,8 +63,8 @@ In `int8` the convolutions and the LSTM run in eight bits (static, per channel, 
 Volley loads it as a library, which `models/README.md` tells how to make.
 
 `int8-b` and `int8-c` are the same architecture trained on the same markets from other first weights, over windows in
-another order, and quantised alike ({other_calibrations}). To spare time they saw each training window once, `int8` six
-times. With `int8` they are the ensemble that `config.toml` names; `int8` alone is what is served by default.
+another order, and quantised alike ({other_calibrations}).
+With `int8` they are the ensemble that `config.toml` names; `int8` alone is what is served by default.
 
 ## Data and label
 
@@ -90,9 +90,9 @@ of up to 64, a quarter of them outliers, on the machine that built this.
 
 ![accuracy by tenth of samples, ordered by deviation]({plot})
 
-In the tenth where the members agree best the mean is right {agreed:.0%} of the time, in that where they differ most
-{differed:.0%}. The deviation knows what training left open, not what nobody can see coming, and three members make a
-rough estimate of it: the mean's own largest probability is what to weigh it against.
+Where the members agree best the mean is right {agreed:.0%} of the time, where they differ most {differed:.0%}. The
+deviation knows what training left open, not what nobody can see coming, and three members make a rough estimate of it:
+the mean's own largest probability is what to weigh it against.
 
 ## Files
 

@@ -40,8 +40,8 @@ def variants_in(version: Path) -> dict[str, Path]:
     baseline = version / file_of(BASELINE)
     if not baseline.is_file():
         raise FileNotFoundError(f"{baseline} is not there; a version's folder needs it to compare its variants with")
-    others = sorted(path for path in version.glob("model.*.onnx"))
-    return {BASELINE: baseline, **{path.name.split(".", 1)[1].removesuffix(".onnx"): path for path in others}}
+    others = {path.name.removeprefix("model.").removesuffix(".onnx"): path for path in version.glob("model.*.onnx")}
+    return {BASELINE: baseline, **dict(sorted(others.items()))}
 
 
 def members_in(version: Path) -> dict[str, Path]:
