@@ -56,9 +56,9 @@ fn operators() -> PathBuf {
 
 fn load(operator_libraries: Vec<PathBuf>) -> Result<Model, LoadError> {
     let library = Library::load(None).unwrap_or_else(|error| panic!("{error}"));
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models/fault.onnx");
-    let file = VariantFile { name: "fp32".to_owned(), path };
-    let version = VersionFolder { number: 1, variants: vec![file.clone()], golden: None };
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models");
+    let file = VariantFile { name: "fp32".to_owned(), path: folder.join("fault.onnx") };
+    let version = VersionFolder { number: 1, path: folder, variants: vec![file.clone()], golden: None };
     let max_batch = NonZeroUsize::new(ROWS).expect("not zero");
     Model::load(&library, &version, &file, ModelOptions { max_batch, operator_libraries, ..Default::default() })
 }
