@@ -97,7 +97,8 @@ impl RunError {
         Self { kind: RunErrorKind::of(&message), message: message.into() }
     }
 
-    /// Whether memory did not suffice for a single row, or for new output buffers. Of more rows than one, fewer were tried.
+    /// Whether memory did not suffice for a single row, or for new output buffers. Of more rows than one, fewer were
+    /// tried.
     #[must_use]
     pub fn is_out_of_memory(&self) -> bool {
         self.kind == RunErrorKind::OutOfMemory
