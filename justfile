@@ -19,7 +19,7 @@ serve *args:
 # Run every test
 test:
     cargo build --locked --workspace --bins
-    cargo test --locked --workspace
+    cargo test --locked --workspace --features volley-gpu-runtime/cli
     cargo build --release --locked --package volley-gpu-runtime --example operators
     {{python}} -m unittest discover --start-directory tests/clients
     cd models && ../{{python}} -m unittest discover --start-directory tests
@@ -27,7 +27,7 @@ test:
 # All that CI checks besides the tests: format, lints, docs, spelling, and licences where cargo-deny is installed
 check:
     cargo fmt --all --check
-    cargo clippy --locked --workspace --all-targets -- --deny warnings
+    cargo clippy --locked --workspace --all-targets --features volley-gpu-runtime/cli -- --deny warnings
     RUSTDOCFLAGS="--deny warnings" cargo doc --locked --workspace --no-deps --quiet
     .volley/venv/bin/typos
     {{just_executable()}} _bench-scheduler --gate
@@ -37,7 +37,7 @@ check:
 loom:
     RUSTFLAGS="--cfg loom" cargo test --locked --release --package volley-scheduler --target-dir {{target}}/loom --lib --test loom
 
-# Run a benchmark: path, sla, variants, accuracy, scheduler, leadership, overload or soak-scheduler; --report keeps what it prints
+# Run a benchmark: path, sla, variants, faults, accuracy, scheduler, leadership, overload or soak-scheduler; --report keeps what it prints
 bench name *args:
     #!/usr/bin/env bash
     set -euo pipefail
@@ -77,6 +77,11 @@ _bench-sla *args:
 _bench-variants *args:
     cargo build --release --locked --examples -p volley-gpu-runtime -p volley-examples
     {{target}}/release/examples/variants {{args}}
+
+# Each fault for real, under load: what is lost, what is wrong, how long recovery takes
+_bench-faults *args:
+    cargo build --release --locked --bins --examples -p volley-server -p volley-gpu-runtime -p volley-examples
+    {{target}}/release/examples/faults {{args}}
 
 # Accuracy of each variant on held-out data, and how far answers move with their batch mates
 _bench-accuracy *args:

@@ -43,6 +43,8 @@ pub struct ServerProcess {
     child: Child,
     /// Where inference requests go.
     pub http: SocketAddr,
+    /// Where `/metrics` is.
+    pub metrics: SocketAddr,
     /// From the start of the process to its word that it is ready.
     pub ready_after: Duration,
 }
@@ -71,10 +73,11 @@ impl ServerProcess {
             }
         };
         let ready_after = started.elapsed();
-        let http = ready["http"].as_str().ok_or("the ready line names its address")?.parse()?;
+        let address = |field: &str| ready[field].as_str().ok_or("the ready line names its addresses");
+        let (http, metrics) = (address("http")?.parse()?, address("metrics")?.parse()?);
         // Read to its end, so that the server never waits for room in the pipe.
         std::thread::spawn(move || std::io::copy(&mut log.by_ref(), &mut std::io::sink()));
-        Ok(Self { child, http, ready_after })
+        Ok(Self { child, http, metrics, ready_after })
     }
 
     /// The process's id.

@@ -14,6 +14,27 @@ pub struct LoadError {
     pub(crate) reason: LoadReason,
 }
 
+impl LoadError {
+    /// The reason in one word, for a metric's label: `unreadable` (the file), `no_operators` (a library
+    /// of them cannot be read), `refused` (by ONNX Runtime), `no_provider`
+    /// (none that was asked for starts), `interface` (not the inputs and outputs that can be served, or were declared),
+    /// `options` (they contradict each other), `golden` (wrong answers, or no good golden file), `run` (the first runs
+    /// failed).
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self.reason {
+            LoadReason::Unreadable(_) => "unreadable",
+            LoadReason::NoOperators(..) => "no_operators",
+            LoadReason::Refused { .. } => "refused",
+            LoadReason::NoProvider(_) => "no_provider",
+            LoadReason::Interface(_) => "interface",
+            LoadReason::Options(_) => "options",
+            LoadReason::Golden(_) => "golden",
+            LoadReason::Run(_) => "run",
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(crate) enum LoadReason {
     Unreadable(std::io::Error),
@@ -21,6 +42,7 @@ pub(crate) enum LoadReason {
     Refused { provider: Provider, source: ort::Error },
     NoProvider(Vec<(Provider, String)>),
     Interface(String),
+    Options(String),
     Golden(GoldenError),
     Run(RunError),
 }
@@ -41,7 +63,7 @@ impl fmt::Display for LoadError {
                 }
                 Ok(())
             }
-            LoadReason::Interface(text) => f.write_str(text),
+            LoadReason::Interface(text) | LoadReason::Options(text) => f.write_str(text),
             LoadReason::Golden(source) => write!(f, "golden check: {source}"),
             LoadReason::Run(source) => write!(f, "first run: {source}"),
         }
@@ -55,7 +77,7 @@ impl std::error::Error for LoadError {
             LoadReason::Refused { source, .. } => Some(source),
             LoadReason::Golden(source) => Some(source),
             LoadReason::Run(source) => Some(source),
-            LoadReason::NoProvider(_) | LoadReason::Interface(_) => None,
+            LoadReason::NoProvider(_) | LoadReason::Interface(_) | LoadReason::Options(_) => None,
         }
     }
 }

@@ -3,6 +3,7 @@
 mod affinity;
 mod autotune;
 mod binding;
+mod config;
 #[cfg(feature = "nvml")]
 mod device;
 mod ensemble;
@@ -15,12 +16,19 @@ mod memory;
 mod model;
 mod operators;
 mod outputs;
+mod pbtxt;
 mod provider;
+mod record;
 mod repository;
+#[cfg(test)]
+mod scratch;
 mod session;
 mod tensor;
+mod triton;
 
 pub use affinity::pin_current_thread;
+pub use autotune::Measured;
+pub use config::{ConfigError, DeclaredTensor, EnsembleConfig, ModelConfig, VersionPolicy};
 #[cfg(feature = "nvml")]
 pub use device::{DeviceError, DeviceMonitor, DeviceSample};
 pub use ensemble::{Ensemble, EnsembleError, Opinions};
@@ -31,7 +39,7 @@ pub use library::{Library, LibraryError};
 pub use model::{Model, ModelOptions};
 pub use operators::register_custom_ops;
 pub use outputs::Outputs;
-pub use provider::{Placement, Provider, ProviderPreference};
+pub use provider::{PlacedOperator, Placement, Provider, ProviderPreference};
 pub use repository::{BASELINE_VARIANT, ModelFolder, Repository, RepositoryError, VariantFile, VersionFolder};
 pub use session::{BatchOutputs, Session};
 pub use tensor::{DataType, TensorSpec};

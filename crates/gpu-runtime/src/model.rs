@@ -10,12 +10,14 @@ use ort::session::Session as OrtSession;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::value::{Outlet, TensorElementType, ValueType};
 
-use crate::autotune::{batch_sizes, best_batch};
+use crate::autotune::{self, Measured, powers_of_two};
+use crate::config::{DeclaredTensor, ModelConfig};
 use crate::error::{LoadError, LoadReason};
 use crate::golden::Golden;
 use crate::library::Library;
 use crate::operators;
 use crate::provider::{Placement, Provider, ProviderPreference};
+use crate::record::{Record, Unfinished};
 use crate::repository::{VariantFile, VersionFolder};
 use crate::session::Session;
 use crate::tensor::{DataType, TensorSpec};
@@ -25,35 +27,106 @@ use crate::tensor::{DataType, TensorSpec};
 pub struct ModelOptions {
     /// Rows of the largest batch. Buffers are made for this many.
     pub max_batch: NonZeroUsize,
+    /// The batch sizes that will be used, each run once before a session is called warm. Empty: powers of two up to
+    /// the largest, and the largest itself. Other sizes run too, and are slower the first time.
+    pub batch_sizes: Vec<NonZeroUsize>,
     /// Threads within one operator. One is best when there is a worker for each core: two sessions of one thread do half
     /// again the work of one session of two.
     pub intra_op_threads: NonZeroUsize,
+    /// Operators that run at once. More than one is only for graphs with parallel branches on a machine with idle cores.
+    pub inter_op_threads: NonZeroUsize,
+    /// Whether ONNX Runtime's idle threads spin before they sleep: a few microseconds less a run, for a core kept busy.
+    /// Without effect where both thread counts are one.
+    pub spinning: bool,
     /// Which execution providers to try.
     pub providers: ProviderPreference,
-    /// Largest absolute difference from the golden outputs at which the model is still taken to be right.
-    pub golden_tolerance: f32,
+    /// Bytes that the CUDA provider's arena may take for each session; `None` is all that the device has. Other
+    /// providers, and cuDNN's own workspaces, do not heed it.
+    pub gpu_memory_limit: Option<usize>,
     /// Libraries of operators that the graph needs beside ONNX Runtime's own and this crate's. Their code runs in this
     /// process.
     pub operator_libraries: Vec<PathBuf>,
+    /// Largest absolute difference from the golden outputs at which the model is still taken to be right.
+    pub golden_tolerance: f32,
+    /// The inputs that the file must have, whatever their order; `None` takes it as it is.
+    pub inputs: Option<Vec<DeclaredTensor>>,
+    /// The outputs that the file must have; it may have others. `None` takes it as it is.
+    pub outputs: Option<Vec<DeclaredTensor>>,
 }
 
 impl Default for ModelOptions {
     fn default() -> Self {
         Self {
             max_batch: NonZeroUsize::new(32).expect("not zero"),
+            batch_sizes: Vec::new(),
             intra_op_threads: NonZeroUsize::MIN,
+            inter_op_threads: NonZeroUsize::MIN,
+            spinning: false,
             providers: ProviderPreference::default(),
-            golden_tolerance: 1e-3,
+            gpu_memory_limit: None,
             operator_libraries: Vec::new(),
+            golden_tolerance: 1e-3,
+            inputs: None,
+            outputs: None,
         }
     }
 }
 
-/// A model that was loaded and gave the right answers; [`Model::open_session`] makes something that runs it.
+impl ModelOptions {
+    /// These, and where `config` says something, what it says. The largest batch is at least the largest of its batch
+    /// sizes, unless it says both.
+    ///
+    /// # Errors
+    /// A sentence that says which field of `config` is wrong, and what would be right.
+    pub fn with(mut self, config: &ModelConfig) -> Result<Self, String> {
+        config.check()?;
+        let largest_size = config.batch_sizes.iter().flatten().max();
+        self.max_batch =
+            config.max_batch.unwrap_or_else(|| largest_size.map_or(self.max_batch, |&size| size.max(self.max_batch)));
+        if let Some(sizes) = &config.batch_sizes {
+            self.batch_sizes.clone_from(sizes);
+        }
+        if let Some(tolerance) = config.golden_tolerance {
+            self.golden_tolerance = tolerance;
+        }
+        if let Some(names) = &config.providers {
+            let ProviderPreference { require, device, .. } = self.providers;
+            self.providers =
+                ProviderPreference::of_names(names, require, device).map_err(|e| format!("providers: {e}"))?;
+        }
+        if let Some(libraries) = &config.operator_libraries {
+            self.operator_libraries.clone_from(libraries);
+        }
+        self.inputs = config.inputs.clone().or(self.inputs);
+        self.outputs = config.outputs.clone().or(self.outputs);
+        Ok(self)
+    }
+
+    /// The batch sizes that will be used, ascending.
+    pub(crate) fn sizes(&self) -> Vec<usize> {
+        if self.batch_sizes.is_empty() {
+            return powers_of_two(self.max_batch.get()).collect();
+        }
+        self.batch_sizes.iter().map(|size| size.get()).collect()
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if let Some(size) = self.batch_sizes.iter().find(|&&size| size > self.max_batch) {
+            return Err(format!("a batch size of {size}; expected at most the largest batch, {}", self.max_batch));
+        }
+        match self.operator_libraries.iter().find(|path| !path.is_file()) {
+            Some(path) => Err(format!("there is no operator library {}", path.display())),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A model that was loaded and gave the right answers; [`Model::open_session`] makes something that runs it. A clone
+/// shares the file's bytes.
 ///
 /// # Examples
 /// ```no_run
-/// use std::path::Path;
+/// use std::path::{Path, PathBuf};
 /// use volley_gpu_runtime::{Library, Model, ModelOptions, Repository};
 ///
 /// let library = Library::load(None)?;
@@ -66,16 +139,19 @@ impl Default for ModelOptions {
 /// println!("{} bytes of {}", outputs.tensor(0).len(), model.outputs()[0]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Model {
     library: Library,
     path: PathBuf,
-    bytes: Vec<u8>,
+    variant: Arc<str>,
+    bytes: Arc<[u8]>,
+    /// The file's graph as it was optimised at an earlier start, which sessions then open instead.
+    graph: Option<Arc<[u8]>>,
     options: ModelOptions,
     placement: Placement,
     inputs: Arc<[TensorSpec]>,
     outputs: Arc<[TensorSpec]>,
-    best_batch: usize,
+    measured: Arc<[Measured]>,
 }
 
 impl Model {
@@ -90,29 +166,82 @@ impl Model {
         library: &Library,
         version: &VersionFolder,
         variant: &VariantFile,
+        options: ModelOptions,
+    ) -> Result<Self, LoadError> {
+        Self::load_with(library, version, variant, options, Reuse::Kept)
+    }
+
+    /// Loads as [`Model::load`] does, but learns everything anew, and keeps that for later loads: what the batch sizes
+    /// cost, and on the CPU the optimised graph. To be called where the machine is otherwise idle.
+    ///
+    /// # Errors
+    /// As [`Model::load`].
+    pub fn compile(
+        library: &Library,
+        version: &VersionFolder,
+        variant: &VariantFile,
+        options: ModelOptions,
+    ) -> Result<Self, LoadError> {
+        Self::load_with(library, version, variant, options, Reuse::Nothing)
+    }
+
+    fn load_with(
+        library: &Library,
+        version: &VersionFolder,
+        variant: &VariantFile,
         mut options: ModelOptions,
+        reuse: Reuse,
     ) -> Result<Self, LoadError> {
         let path = &variant.path;
         let fail = |reason| LoadError { path: path.clone(), reason };
+        options.check().map_err(|text| fail(LoadReason::Options(text)))?;
         // Read once: what is hashed, checked and served is one and the same, even if the file is replaced meanwhile.
-        let bytes = std::fs::read(path).map_err(|e| fail(LoadReason::Unreadable(e)))?;
+        let bytes: Arc<[u8]> = std::fs::read(path).map_err(|e| fail(LoadReason::Unreadable(e)))?.into();
         for operators in &mut options.operator_libraries {
             *operators = located(operators).map_err(|e| fail(LoadReason::NoOperators(operators.clone(), e)))?;
         }
-        let (probe, placement) = choose_provider(library, path, &bytes, &options)?;
-        let inputs = specs("input", probe.inputs()).map_err(|text| fail(LoadReason::Interface(text)))?;
-        let outputs = specs("output", probe.outputs()).map_err(|text| fail(LoadReason::Interface(text)))?;
+        let probe = choose_provider(library, path, &bytes, &options, reuse)?;
+        let kept = probe.graph.is_some();
+        match Self::check(library, version, variant, &options, bytes, probe, reuse) {
+            // The graph that was kept may be at fault, and not the file.
+            Err(error) if kept => {
+                tracing::warn!(path = %path.display(), %error, "the kept graph is not used; the file is optimised anew");
+                Self::load_with(library, version, variant, options, Reuse::Nothing)
+            }
+            result => result,
+        }
+    }
+
+    /// Holds a running model against what was declared of it and against its golden outputs, and measures it.
+    fn check(
+        library: &Library,
+        version: &VersionFolder,
+        variant: &VariantFile,
+        options: &ModelOptions,
+        bytes: Arc<[u8]>,
+        probe: Probe,
+        reuse: Reuse,
+    ) -> Result<Self, LoadError> {
+        let path = &variant.path;
+        let fail = |reason| LoadError { path: path.clone(), reason };
+        let interface = |text| fail(LoadReason::Interface(text));
+        let inputs = specs("input", probe.session.inputs()).map_err(interface)?;
+        let outputs = specs("output", probe.session.outputs()).map_err(interface)?;
+        declared("input", options.inputs.as_deref(), &inputs, Extra::Refused).map_err(interface)?;
+        declared("output", options.outputs.as_deref(), &outputs, Extra::Allowed).map_err(interface)?;
         let mut model = Self {
             library: library.clone(),
             path: path.clone(),
+            variant: variant.name.as_str().into(),
             bytes,
-            options,
-            placement,
+            graph: probe.graph.map(Into::into),
+            options: options.clone(),
+            placement: probe.placement,
             inputs,
             outputs,
-            best_batch: 1,
+            measured: Arc::new([]),
         };
-        let mut session = model.bind(probe)?;
+        let mut session = model.bind(probe.session)?;
         let golden = match &version.golden {
             Some(file) => {
                 let golden = Golden::read(file, &model.inputs, &model.outputs, &variant.name);
@@ -121,19 +250,36 @@ impl Model {
             }
             None => "no golden file".to_owned(),
         };
-        model.best_batch = best_batch(&mut session).map_err(|e| fail(LoadReason::Run(e)))?;
-        tracing::info!(path = %path.display(), placement = %model.placement, golden, best_batch = model.best_batch, "model loaded");
+        let reused = probe.measured.is_some();
+        let (measured, steady) = match probe.measured {
+            Some(measured) => (measured, true),
+            None => {
+                let found = autotune::measure(&mut session, &options.sizes()).map_err(|e| fail(LoadReason::Run(e)))?;
+                (found.sizes, found.steady)
+            }
+        };
+        model.measured = measured.into();
+        // ONNX Runtime may have written none, for a graph that it cannot write.
+        let new_graph = probe.new_graph.and_then(|file| std::fs::read(&file.0).ok()).filter(|graph| !graph.is_empty());
+        // Not before the check: what is kept comes from a file that is right.
+        let keep = steady || reuse == Reuse::Nothing;
+        if new_graph.is_some() || (keep && !reused) {
+            let graph = new_graph.as_deref().or(model.graph.as_deref());
+            probe.record.write(keep.then_some(&*model.measured), graph);
+        }
+        let (placement, best_batch) = (&model.placement, model.best_batch());
+        tracing::info!(path = %path.display(), %placement, golden, best_batch, reused, "model loaded");
         Ok(model)
     }
 
-    /// Opens a session and runs each batch size up to the largest once, so that the first request does not pay for what
-    /// ONNX Runtime prepares on first use: powers of two, and the largest itself.
+    /// Opens a session and runs each batch size that will be used once, so that the first request does not pay for what
+    /// ONNX Runtime prepares on first use (see [`ModelOptions::batch_sizes`]).
     ///
     /// # Errors
     /// [`LoadError`] when the session cannot be made or a run fails.
     pub fn open_warm_session(&self) -> Result<Session, LoadError> {
         let mut session = self.open_session()?;
-        for rows in batch_sizes(session.max_rows()) {
+        for rows in self.options.sizes() {
             session.run(rows).map_err(|e| self.fail(LoadReason::Run(e)))?;
         }
         Ok(session)
@@ -145,7 +291,8 @@ impl Model {
     /// [`LoadError`] when ONNX Runtime cannot make the session.
     pub fn open_session(&self) -> Result<Session, LoadError> {
         let provider = self.placement.provider;
-        let session = build(&self.library, &self.bytes, &self.options, provider)
+        let source = self.graph.as_deref().map_or(Source::File { bytes: &self.bytes, keep: None }, Source::Optimised);
+        let session = build(&self.library, source, &self.options, provider)
             .map_err(|source| self.fail(LoadReason::Refused { provider, source }))?;
         self.bind(session)
     }
@@ -184,11 +331,29 @@ impl Model {
         &self.bytes
     }
 
+    /// The name of the variant it is.
+    #[must_use]
+    pub fn variant(&self) -> &str {
+        &self.variant
+    }
+
+    /// What was measured on this machine at load, by ascending batch size.
+    #[must_use]
+    pub fn measured(&self) -> &[Measured] {
+        &self.measured
+    }
+
     /// The smallest batch that does nearly the most rows per second on this machine, as measured at load. Waiting for
     /// more rows than this gains nothing.
     #[must_use]
     pub fn best_batch(&self) -> NonZeroUsize {
-        NonZeroUsize::new(self.best_batch).unwrap_or(NonZeroUsize::MIN)
+        NonZeroUsize::new(autotune::best(&self.measured).rows).unwrap_or(NonZeroUsize::MIN)
+    }
+
+    /// Rows per second of one session at the best batch: by this the fastest of several variants is chosen.
+    #[must_use]
+    pub fn rows_per_second(&self) -> f64 {
+        autotune::best(&self.measured).rows_per_second()
     }
 
     /// Rows of the largest batch.
@@ -204,28 +369,92 @@ fn located(library: &Path) -> io::Result<PathBuf> {
     std::path::absolute(library)
 }
 
+/// Whether to use what an earlier start left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reuse {
+    Kept,
+    Nothing,
+}
+
+/// What a session is made from.
+#[derive(Debug, Clone, Copy)]
+enum Source<'a> {
+    /// The model file. The graph is optimised, and written to `keep` if that is given.
+    File { bytes: &'a [u8], keep: Option<&'a Path> },
+    /// A graph that was optimised before.
+    Optimised(&'a [u8]),
+}
+
+/// The first session of a model, and what is to be known of its record.
+struct Probe {
+    session: OrtSession,
+    placement: Placement,
+    record: Record,
+    measured: Option<Vec<Measured>>,
+    /// The kept graph that the session was made from.
+    graph: Option<Vec<u8>>,
+    /// Where the graph was written that is to be kept.
+    new_graph: Option<Unfinished>,
+}
+
+impl Probe {
+    /// Opens the model on `provider`, from the graph that was kept if there is one, and else so that there will be.
+    fn open(
+        library: &Library,
+        path: &Path,
+        bytes: &[u8],
+        options: &ModelOptions,
+        provider: Provider,
+        reuse: Reuse,
+    ) -> ort::Result<Self> {
+        let record = Record::of(path, bytes, library, options, provider);
+        let kept = if reuse == Reuse::Kept { record.read() } else { None };
+        let (measured, graph) = kept.map_or((None, None), |kept| (kept.measured, kept.graph));
+        let made = graph.as_deref().and_then(|graph| {
+            let session = build(library, Source::Optimised(graph), options, provider);
+            session.inspect_err(|error| tracing::warn!(record = ?record, %error, "the kept graph is not used")).ok()
+        });
+        let (session, graph, new_graph) = match made {
+            Some(session) => (session, graph, None),
+            None => {
+                // Other providers compile parts of the graph into what cannot be written.
+                let new_graph = if provider == Provider::Cpu { record.new_graph() } else { None };
+                let keep = new_graph.as_ref().map(|file| file.0.as_path());
+                let session = build(library, Source::File { bytes, keep }, options, provider);
+                match session {
+                    Ok(session) => (session, None, new_graph),
+                    // It may have been the writing that failed.
+                    Err(_) if keep.is_some() => {
+                        (build(library, Source::File { bytes, keep: None }, options, provider)?, None, None)
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+        };
+        let placement = Placement::of(&session, provider)?;
+        Ok(Self { session, placement, record, measured, graph, new_graph })
+    }
+}
+
 /// Opens the model on the first provider of the preference that starts and takes nodes of it.
 fn choose_provider(
     library: &Library,
     path: &Path,
     bytes: &[u8],
     options: &ModelOptions,
-) -> Result<(OrtSession, Placement), LoadError> {
+    reuse: Reuse,
+) -> Result<Probe, LoadError> {
     let fail = |reason| LoadError { path: path.into(), reason };
     let mut passed_over = Vec::new();
     for &provider in &options.providers.order {
         let failure = match provider.missing_from_library() {
             Some(reason) => reason.to_owned(),
-            None => match build(library, bytes, options, provider) {
-                Ok(session) => {
-                    let placement = Placement::of(&session, provider)
-                        .map_err(|source| fail(LoadReason::Refused { provider, source }))?;
-                    if placement.is_confirmed() {
-                        report_passed_over(path, &passed_over, provider);
-                        return Ok((session, placement));
-                    }
-                    format!("it took no node of the graph ({placement})")
+            None => match Probe::open(library, path, bytes, options, provider, reuse) {
+                Ok(probe) if probe.placement.is_confirmed() => {
+                    report_passed_over(path, &passed_over, provider);
+                    return Ok(probe);
                 }
+                Ok(probe) => format!("it took no node of the graph ({})", probe.placement),
                 // On the CPU nothing but the model itself can be at fault.
                 Err(source) if provider == Provider::Cpu => return Err(fail(LoadReason::Refused { provider, source })),
                 Err(source) => source.to_string(),
@@ -251,16 +480,52 @@ fn report_passed_over(path: &Path, passed_over: &[(Provider, String)], using: Pr
     }
 }
 
-fn build(library: &Library, bytes: &[u8], options: &ModelOptions, provider: Provider) -> ort::Result<OrtSession> {
-    let builder = SessionBuilder::new(&library.environment)?
-        .with_optimization_level(GraphOptimizationLevel::All)?
+fn build(library: &Library, source: Source<'_>, options: &ModelOptions, provider: Provider) -> ort::Result<OrtSession> {
+    let (bytes, level, keep) = match source {
+        Source::File { bytes, keep } => (bytes, GraphOptimizationLevel::All, keep),
+        Source::Optimised(graph) => (graph, GraphOptimizationLevel::Disable, None),
+    };
+    let engines = if provider == Provider::TensorRt { Record::engines() } else { None };
+    let mut builder = SessionBuilder::new(&library.environment)?
+        .with_optimization_level(level)?
         .with_intra_threads(options.intra_op_threads.get())?
-        .with_inter_threads(1)?
-        .with_intra_op_spinning(false)?
-        .with_inter_op_spinning(false)?
+        .with_inter_threads(options.inter_op_threads.get())?
+        .with_parallel_execution(options.inter_op_threads > NonZeroUsize::MIN)?
+        .with_intra_op_spinning(options.spinning)?
+        .with_inter_op_spinning(options.spinning)?
         .with_config_entry(Placement::RECORD_KEY, "1")?
-        .with_execution_providers(provider.dispatch(options.providers.device))?;
+        .with_execution_providers(provider.dispatch(
+            options.providers.device,
+            options.gpu_memory_limit,
+            engines.as_deref(),
+        ))?;
+    if let Some(path) = keep {
+        builder = builder.with_optimized_model_path(path)?;
+    }
     operators::open_session(builder, &options.operator_libraries, bytes)
+}
+
+/// Whether a file may have tensors that were not declared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Extra {
+    Allowed,
+    Refused,
+}
+
+/// Holds what the file has against what was declared of it.
+fn declared(kind: &str, declared: Option<&[DeclaredTensor]>, found: &[TensorSpec], extra: Extra) -> Result<(), String> {
+    let Some(declared) = declared else { return Ok(()) };
+    let has = || found.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    if let Some(missing) = declared.iter().find(|declared| !found.iter().any(|spec| declared.allows(spec))) {
+        return Err(format!("the configuration declares the {kind} {missing}; the file has {}", has()));
+    }
+    let undeclared = found.iter().find(|spec| !declared.iter().any(|declared| declared.name == spec.name));
+    match undeclared {
+        Some(spec) if extra == Extra::Refused => {
+            Err(format!("the file has the {kind} {spec}, which the configuration does not declare"))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn specs(kind: &str, outlets: &[Outlet]) -> Result<Arc<[TensorSpec]>, String> {

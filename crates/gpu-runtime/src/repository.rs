@@ -3,6 +3,7 @@
 //! ```text
 //! repository/
 //!   cnn_lstm/                      a model, named by its folder
+//!     config.toml, config.pbtxt    how it is to be served (optional)
 //!     1/                           a version, named by its number
 //!       model.onnx                 the variant `fp32`
 //!       model.int8.onnx            the variant `int8` (any `model.<variant>.onnx`)
@@ -14,21 +15,31 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::config::{ConfigError, ModelConfig, VersionPolicy};
+
 /// The variant a bare `model.onnx` holds.
 pub const BASELINE_VARIANT: &str = "fp32";
 
 /// All that a repository folder holds.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Repository {
     /// The models, by name.
     pub models: Vec<ModelFolder>,
+    /// The folders that were meant as models and cannot be read as such, by name, each with the reason.
+    pub broken: Vec<(String, RepositoryError)>,
 }
 
 /// One model of a repository.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ModelFolder {
     /// The model's name: its folder's.
     pub name: String,
+    /// The folder.
+    pub path: PathBuf,
+    /// What the folder says of how it is to be served.
+    pub config: ModelConfig,
+    /// A sentence for each setting of the folder that is not used, to be logged.
+    pub unused: Vec<String>,
     /// Its versions, by ascending number; at least one.
     pub versions: Vec<VersionFolder>,
 }
@@ -38,6 +49,8 @@ pub struct ModelFolder {
 pub struct VersionFolder {
     /// The version's number: its folder's name.
     pub number: u64,
+    /// The folder.
+    pub path: PathBuf,
     /// The variants it offers, by name; at least one.
     pub variants: Vec<VariantFile>,
     /// The file of golden inputs and outputs, if there is one.
@@ -54,68 +67,146 @@ pub struct VariantFile {
 }
 
 impl Repository {
-    /// Reads the layout of the folder at `path`. Folders and files that are not part of the layout are left alone.
+    /// Reads the layout of the folder at `path`. Folders and files that are not part of the layout are left alone, and a
+    /// broken model does not hide the others.
     ///
     /// # Errors
-    /// [`RepositoryError`] when the folder cannot be read or holds no model.
+    /// [`RepositoryError`] when the folder cannot be read or holds no model that can be.
     pub fn open(path: &Path) -> Result<Self, RepositoryError> {
-        let mut models = Vec::new();
-        let mut without_version = Vec::new();
-        for folder in folders(path)? {
-            let name = file_name(&folder);
-            let versions = versions(&folder)?;
-            if versions.is_empty() {
-                without_version.push(name);
-            } else {
-                models.push(ModelFolder { name, versions });
+        let (mut models, mut broken) = (Vec::new(), Vec::new());
+        for name in names(path)? {
+            match ModelFolder::read(&path.join(&name)) {
+                Ok(model) => models.push(model),
+                Err(error) => broken.push((name, error)),
             }
         }
         if models.is_empty() {
-            return Err(RepositoryError::Empty { path: path.into(), without_version });
+            return Err(RepositoryError::Empty { path: path.into(), broken });
         }
-        for name in without_version {
-            tracing::warn!(model = name, "folder holds no `<version>/model.onnx`; it is not served");
+        for (name, error) in &broken {
+            tracing::warn!(model = name, %error, "not served");
         }
-        models.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(Self { models })
+        Ok(Self { models, broken })
+    }
+
+    /// The names of the folders at `path` that are meant as models, in order: those that hold a numbered folder or a
+    /// configuration. Whether a model can be served is for [`ModelFolder::read`] to say.
+    ///
+    /// # Errors
+    /// [`RepositoryError`] when the folder cannot be read or holds none.
+    pub fn names(path: &Path) -> Result<Vec<String>, RepositoryError> {
+        let mut meant = names(path)?;
+        let is_number = |folder: &PathBuf| file_name(folder).parse::<u64>().is_ok();
+        meant.retain(|name| {
+            let folder = path.join(name);
+            // One that cannot be listed is listed here, so that whoever reads it learns why.
+            ["config.toml", "config.pbtxt"].iter().any(|file| folder.join(file).is_file())
+                || folders(&folder).map_or(true, |versions| versions.iter().any(is_number))
+        });
+        if meant.is_empty() {
+            return Err(RepositoryError::Empty { path: path.into(), broken: vec![] });
+        }
+        Ok(meant)
     }
 }
 
 impl ModelFolder {
+    /// Reads the layout and the configuration of the model in the folder at `path`, as they are now.
+    ///
+    /// # Errors
+    /// [`RepositoryError`] when a folder cannot be listed, the configuration is no good, or there is no version.
+    pub fn read(path: &Path) -> Result<Self, RepositoryError> {
+        let (config, unused) = ModelConfig::read(path).map_err(RepositoryError::Config)?;
+        let baseline = config.default_model_filename.as_deref().unwrap_or("model.onnx");
+        let versions = versions(path, baseline)?;
+        if versions.is_empty() {
+            return Err(RepositoryError::NoVersion { expected: path.join("<version number>").join(baseline) });
+        }
+        Ok(Self { name: file_name(path), path: path.into(), config, unused, versions })
+    }
+
     /// The version with the highest number: the one served when a request names none.
     ///
     /// # Panics
-    /// Never for a value made by [`Repository::open`].
+    /// Never for a value made by [`ModelFolder::read`].
     #[must_use]
     pub fn latest(&self) -> &VersionFolder {
         self.versions.last().expect("a model folder has at least one version")
     }
+
+    /// The versions that the policy of `config` serves, by ascending number. `config` is the folder's own, or that under
+    /// the server's.
+    ///
+    /// # Errors
+    /// [`RepositoryError`] when the policy names a version that is not there.
+    pub fn served(&self, config: &ModelConfig) -> Result<Vec<&VersionFolder>, RepositoryError> {
+        let policy = config.version_policy.clone().unwrap_or_default();
+        match policy {
+            VersionPolicy::All => Ok(self.versions.iter().collect()),
+            VersionPolicy::Latest(count) => {
+                Ok(self.versions.iter().skip(self.versions.len().saturating_sub(count.get())).collect())
+            }
+            VersionPolicy::Specific(numbers) => {
+                if let Some(&missing) = numbers.iter().find(|&&number| self.versions.iter().all(|v| v.number != number))
+                {
+                    let there = self.versions.iter().map(|version| version.number).collect();
+                    return Err(RepositoryError::MissingVersion { path: self.path.clone(), missing, there });
+                }
+                Ok(self.versions.iter().filter(|version| numbers.contains(&version.number)).collect())
+            }
+        }
+    }
 }
 
-fn versions(model: &Path) -> Result<Vec<VersionFolder>, RepositoryError> {
+impl VersionFolder {
+    /// Reads the layout of one version's folder, whose baseline variant is in the file `baseline` (`model.onnx` unless
+    /// the model's configuration says otherwise).
+    ///
+    /// # Errors
+    /// [`RepositoryError`] when the folder cannot be listed, its name is no number, or it holds no model file.
+    pub fn read(path: &Path, baseline: &str) -> Result<Self, RepositoryError> {
+        let nothing =
+            || RepositoryError::NoVersion { expected: path.with_file_name("<version number>").join(baseline) };
+        let number = file_name(path).parse().map_err(|_| nothing())?;
+        let mut variants: Vec<_> = entries(path)?.into_iter().filter_map(|file| variant(file, baseline)).collect();
+        variants.sort_by(|a, b| a.name.cmp(&b.name));
+        if variants.is_empty() {
+            return Err(nothing());
+        }
+        let golden = Some(path.join("golden.safetensors")).filter(|path| path.is_file());
+        Ok(Self { number, path: path.into(), variants, golden })
+    }
+}
+
+fn versions(model: &Path, baseline: &str) -> Result<Vec<VersionFolder>, RepositoryError> {
     let mut versions = Vec::new();
     for folder in folders(model)? {
-        let Ok(number) = file_name(&folder).parse::<u64>() else { continue };
-        let mut variants: Vec<VariantFile> = entries(&folder)?.into_iter().filter_map(variant).collect();
-        variants.sort_by(|a, b| a.name.cmp(&b.name));
-        if !variants.is_empty() {
-            let golden = Some(folder.join("golden.safetensors")).filter(|path| path.is_file());
-            versions.push(VersionFolder { number, variants, golden });
+        match VersionFolder::read(&folder, baseline) {
+            Ok(version) => versions.push(version),
+            Err(RepositoryError::NoVersion { .. }) => {}
+            Err(error) => return Err(error),
         }
     }
     versions.sort_by_key(|version| version.number);
     Ok(versions)
 }
 
-fn variant(path: PathBuf) -> Option<VariantFile> {
+fn variant(path: PathBuf, baseline: &str) -> Option<VariantFile> {
     let name = file_name(&path);
-    let middle = name.strip_prefix("model.")?;
-    let name = match middle.strip_suffix(".onnx") {
+    let stem = baseline.strip_suffix(".onnx")?;
+    let middle = name.strip_prefix(stem)?.strip_suffix(".onnx")?;
+    let name = match middle.strip_prefix('.') {
         Some(variant) if !variant.is_empty() => variant.to_owned(),
-        None if middle == "onnx" => BASELINE_VARIANT.to_owned(),
+        None if middle.is_empty() => BASELINE_VARIANT.to_owned(),
         _ => return None,
     };
     path.is_file().then_some(VariantFile { name, path })
+}
+
+fn names(path: &Path) -> Result<Vec<String>, RepositoryError> {
+    let mut names: Vec<String> = folders(path)?.iter().map(|folder| file_name(folder)).collect();
+    names.sort();
+    Ok(names)
 }
 
 fn folders(path: &Path) -> Result<Vec<PathBuf>, RepositoryError> {
@@ -131,7 +222,7 @@ fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// Why a repository could not be opened.
+/// Why a repository, or a model of it, cannot be read.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum RepositoryError {
@@ -146,27 +237,47 @@ pub enum RepositoryError {
     Empty {
         /// The repository's folder.
         path: PathBuf,
-        /// Folders that might have been meant as models.
-        without_version: Vec<String>,
+        /// Folders that might have been meant as models, and what is wrong with them.
+        broken: Vec<(String, RepositoryError)>,
     },
+    /// A model's folder holds no version.
+    NoVersion {
+        /// Where a version's file would be.
+        expected: PathBuf,
+    },
+    /// A version that the policy names is not there.
+    MissingVersion {
+        /// The model's folder.
+        path: PathBuf,
+        /// The version named.
+        missing: u64,
+        /// Those that are there.
+        there: Vec<u64>,
+    },
+    /// The model's configuration cannot be used.
+    Config(ConfigError),
 }
 
 impl fmt::Display for RepositoryError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unreadable { path, .. } => write!(f, "cannot read the model repository folder {}", path.display()),
-            Self::Empty { path, without_version } => {
+            Self::Unreadable { path, .. } => write!(f, "cannot read the folder {}", path.display()),
+            Self::Empty { path, broken } => {
                 write!(
                     f,
                     "no model in {}: expected at least one {}",
                     path.display(),
                     path.join("<model>/<version number>/model.onnx").display()
                 )?;
-                if !without_version.is_empty() {
-                    write!(f, "; folders without such a file: {}", without_version.join(", "))?;
-                }
-                Ok(())
+                broken.iter().try_for_each(|(name, error)| write!(f, "; {name}: {error}"))
             }
+            Self::NoVersion { expected } => write!(f, "no version; expected at least one {}", expected.display()),
+            Self::MissingVersion { path, missing, there } => {
+                let there: Vec<_> = there.iter().map(u64::to_string).collect();
+                let path = path.display();
+                write!(f, "version_policy names version {missing} of {path}, which has {}", there.join(", "))
+            }
+            Self::Config(error) => error.fmt(f),
         }
     }
 }
@@ -175,61 +286,96 @@ impl std::error::Error for RepositoryError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Unreadable { source, .. } => Some(source),
-            Self::Empty { .. } => None,
+            Self::Config(error) => error.source(),
+            Self::Empty { .. } | Self::NoVersion { .. } | Self::MissingVersion { .. } => None,
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::num::NonZeroUsize;
 
-    fn scratch(name: &str) -> PathBuf {
-        let path = std::env::temp_dir().join(format!("volley-repository-{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&path);
-        fs::create_dir_all(&path).expect("the temporary folder is writable");
-        path
+    use super::*;
+    use crate::scratch::Scratch;
+
+    fn repository(files: &[&str]) -> Scratch {
+        let scratch = Scratch::new();
+        for file in files {
+            scratch.write(file, b"");
+        }
+        scratch
     }
 
-    fn touch(root: &Path, file: &str) {
-        let path = root.join(file);
-        fs::create_dir_all(path.parent().expect("a file has a folder")).expect("writable");
-        fs::write(path, b"").expect("writable");
+    fn numbers(versions: &[&VersionFolder]) -> Vec<u64> {
+        versions.iter().map(|version| version.number).collect()
     }
 
     #[test]
     fn versions_sort_by_number_and_variants_take_the_middle_of_the_file_name() {
-        let root = scratch("layout");
-        for file in [
+        let root = repository(&[
             "net/10/model.onnx",
             "net/10/model.int8.onnx",
+            "net/10/models.onnx",
             "net/9/model.onnx",
             "net/9/golden.safetensors",
             "net/draft/model.onnx",
             "net/11/notes.txt",
-            "net/config.pbtxt",
             ".git/1/model.onnx",
-        ] {
-            touch(&root, file);
-        }
-        let repository = Repository::open(&root).expect("two versions are there");
+        ]);
+        let repository = Repository::open(root.path()).expect("two versions are there");
         assert_eq!(repository.models.len(), 1);
         let model = &repository.models[0];
-        assert_eq!(model.versions.iter().map(|v| v.number).collect::<Vec<_>>(), [9, 10]);
+        assert_eq!(numbers(&model.versions.iter().collect::<Vec<_>>()), [9, 10]);
         let names: Vec<_> = model.latest().variants.iter().map(|v| v.name.as_str()).collect();
         assert_eq!(names, ["fp32", "int8"]);
         assert!(model.versions[0].golden.is_some() && model.latest().golden.is_none());
-        fs::remove_dir_all(root).expect("made above");
     }
 
     #[test]
     fn an_empty_repository_says_what_it_expected_and_which_folders_fell_short() {
-        let root = scratch("empty");
-        touch(&root, "net/model.onnx");
-        let error = Repository::open(&root).expect_err("no version folder");
+        let root = repository(&["net/model.onnx"]);
+        let error = Repository::open(root.path()).expect_err("no version folder");
         let message = error.to_string();
-        assert!(message.contains("<version number>/model.onnx") && message.contains("net"), "{message}");
-        assert!(Repository::open(&root.join("missing")).is_err());
-        fs::remove_dir_all(root).expect("made above");
+        assert!(message.contains("<version number>/model.onnx") && message.contains("; net: no version"), "{message}");
+        assert!(Repository::names(root.path()).is_err(), "nothing in it is meant as a model");
+        assert!(Repository::open(&root.path().join("missing")).is_err());
+    }
+
+    #[test]
+    fn a_broken_model_is_reported_by_name_and_hides_no_other() {
+        let root = repository(&["good/1/model.onnx", "bad/1/model.onnx", "docs/notes.txt"]);
+        root.write("bad/config.toml", b"max_batch = 0");
+        let repository = Repository::open(root.path()).expect("one is good");
+        assert_eq!(repository.models.iter().map(|model| model.name.as_str()).collect::<Vec<_>>(), ["good"]);
+        let (name, error) = &repository.broken[0];
+        assert!(name == "bad" && error.to_string().contains("config.toml:1:13"), "{error}");
+        assert_eq!(Repository::names(root.path()).expect("two are meant"), ["bad", "good"]);
+    }
+
+    #[test]
+    fn the_policy_decides_which_versions_are_served() {
+        let root = repository(&["net/1/model.onnx", "net/2/model.onnx", "net/7/model.onnx"]);
+        let model = ModelFolder::read(&root.path().join("net")).expect("three versions");
+        let served = |policy| {
+            let config = ModelConfig { version_policy: policy, ..Default::default() };
+            model.served(&config).map(|versions| numbers(&versions)).map_err(|error| error.to_string())
+        };
+        let latest = |count| Some(VersionPolicy::Latest(NonZeroUsize::new(count).expect("not zero")));
+        assert_eq!(served(None), Ok(vec![7]));
+        assert_eq!((served(latest(2)), served(latest(9))), (Ok(vec![2, 7]), Ok(vec![1, 2, 7])));
+        assert_eq!(served(Some(VersionPolicy::All)), Ok(vec![1, 2, 7]));
+        assert_eq!(served(Some(VersionPolicy::Specific(vec![7, 1]))), Ok(vec![1, 7]));
+        let error = served(Some(VersionPolicy::Specific(vec![1, 3]))).expect_err("there is no version 3");
+        assert!(error.contains("version 3") && error.ends_with("which has 1, 2, 7"), "{error}");
+    }
+
+    #[test]
+    fn another_file_name_names_the_variants_too() {
+        let root = repository(&["net/1/net.onnx", "net/1/net.int8.onnx", "net/1/model.onnx"]);
+        root.write("net/config.pbtxt", b"default_model_filename: \"net.onnx\"");
+        let model = ModelFolder::read(&root.path().join("net")).expect("its file is there");
+        let files: Vec<_> = model.latest().variants.iter().map(|v| (v.name.as_str(), file_name(&v.path))).collect();
+        assert_eq!(files, [("fp32", "net.onnx".to_owned()), ("int8", "net.int8.onnx".to_owned())]);
     }
 }

@@ -44,6 +44,11 @@ impl<R> Pending<R> {
 }
 
 impl<R> Owed<R> {
+    /// Takes the debt over; what is left owes nothing.
+    pub(crate) fn take(&mut self) -> Self {
+        Self(self.0.take())
+    }
+
     /// Hands the outcome over; gives back whom to wake, unless it `will_wake` anyway.
     pub(crate) fn settle(
         mut self,

@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use crate::answer::Owed;
 use crate::delivery::{Delivery, contain};
-use crate::entry::{Claimed, Taken};
+use crate::entry::Taken;
+use crate::in_flight::{Facts, Promise};
 use crate::outcome::BatchInfo;
 use crate::{Failure, GroupId, Handoff, Priority};
 
@@ -150,15 +151,30 @@ impl<T, R> Batch<T, R> {
         *result = Some(value);
     }
 
+    /// What there is to know of it while it is executed.
+    pub(crate) fn facts(&self) -> Facts {
+        Facts { group: self.group, rows: self.rows, formed: self.formed, started: self.started }
+    }
+
+    /// Takes out what its requests are owed, into `promises`.
+    pub(crate) fn promises(&mut self, promises: &mut Vec<Promise<R>>) {
+        promises.extend(self.items.iter_mut().map(|item| Promise {
+            owed: item.content.owed.take(),
+            handoff: item.content.handoff.take(),
+            priority: item.priority,
+        }));
+    }
+
     /// Settles every request, `panicked` or not, and takes down whom to wake. Gives the memory back, and the payloads.
     pub(crate) fn settle(
         mut self,
+        promises: &mut Vec<Promise<R>>,
         completed: Instant,
         panicked: bool,
         delivery: &mut Delivery,
     ) -> (Vec<Taken<T, R>>, Vec<Option<R>>) {
-        let len = self.items.len();
-        for (item, value) in self.items.drain(..).zip(self.results.drain(..)) {
+        let (facts, len) = (self.facts(), self.items.len());
+        for ((item, value), promise) in self.items.drain(..).zip(self.results.drain(..)).zip(promises.drain(..)) {
             let result = match value {
                 value if panicked => {
                     contain(|| drop(value));
@@ -167,25 +183,40 @@ impl<T, R> Batch<T, R> {
                 Some(value) => Ok(value),
                 None => Err(Failure::Unanswered),
             };
-            let info =
-                BatchInfo { formed: self.formed, started: self.started, len, rows: self.rows, priority: item.priority };
-            let Claimed { payload, handoff, owed } = item.content;
-            settle_one(owed, handoff, result, Some(info), completed, delivery);
-            contain(|| drop(payload));
+            let settlement = Settlement { result, batch: Some(facts.info(len, promise.priority)) };
+            settle_one(promise.owed, promise.handoff, settlement, completed, delivery);
+            contain(|| drop(item.content.payload));
         }
         (self.items, self.results)
     }
+
+    /// Lets go of everything: somebody else has settled the requests. What panics when it is dropped ends nothing.
+    pub(crate) fn let_go(self) {
+        for item in self.items {
+            contain(|| drop(item.content.payload));
+        }
+        for value in self.results {
+            contain(|| drop(value));
+        }
+    }
+}
+
+/// How a request ends.
+pub(crate) struct Settlement<R> {
+    pub(crate) result: Result<R, Failure>,
+    /// The batch it went in.
+    pub(crate) batch: Option<BatchInfo>,
 }
 
 /// Hands one outcome over and takes down whom to wake.
 pub(crate) fn settle_one<R>(
     owed: Owed<R>,
     handoff: Option<Handoff>,
-    result: Result<R, Failure>,
-    batch: Option<BatchInfo>,
+    settlement: Settlement<R>,
     completed: Instant,
     delivery: &mut Delivery,
 ) {
+    let Settlement { result, batch } = settlement;
     // Where the caller has gone, its result is dropped here, which runs the user's code.
     let mut waiter = None;
     contain(|| {

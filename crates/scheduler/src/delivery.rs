@@ -56,3 +56,37 @@ impl Drop for Delivery {
 pub(crate) fn contain(run: impl FnOnce()) -> bool {
     catch_unwind(AssertUnwindSafe(run)).is_ok()
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_task_is_woken_once_for_all_that_it_awaits_in_a_row_and_again_for_the_next_batch() {
+        let counts = [(); 2].map(|()| Arc::<Count>::default());
+        let mut delivery = Delivery::default();
+        for batch in 1..=2 {
+            for task in [0, 0, 0, 1, 1] {
+                let waiter = Waiter::Task(Waker::from(Arc::clone(&counts[task])));
+                if !delivery.will_wake(&waiter) {
+                    delivery.add(waiter, None);
+                }
+            }
+            delivery.send();
+            assert_eq!([0, 1].map(|task| counts[task].0.load(Ordering::Relaxed)), [batch, batch]);
+        }
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::batch::settle_one;
+use crate::batch::{Settlement, settle_one};
 use crate::core::Core;
 use crate::delivery::{Delivery, contain};
 use crate::entry::{Claimed, Removed, Taken, Ticketed};
@@ -24,9 +24,9 @@ pub(crate) fn release<T, R>(core: &Core, items: &[Taken<T, R>]) {
 pub(crate) fn dismiss<T, R>(core: &Core, removed: &mut Removed<Ticketed<T, R>>, now: Instant, delivery: &mut Delivery) {
     release(core, &removed.hopeless);
     for item in removed.hopeless.drain(..) {
-        let result = Err(Failure::DeadlineExceeded);
+        let settlement = Settlement { result: Err(Failure::DeadlineExceeded), batch: None };
         let Claimed { payload, handoff, owed } = item.content;
-        settle_one(owed, handoff, result, None, now, delivery);
+        settle_one(owed, handoff, settlement, now, delivery);
         contain(|| drop(payload));
     }
     for payload in removed.withdrawn.drain(..) {

@@ -167,6 +167,8 @@ pub enum Failure {
     DeadlineExceeded,
     /// The executor panicked on the batch that the request was in.
     WorkerPanicked,
+    /// The worker did not come back from the batch that the request was in, and was [replaced](crate::Scheduler::replace).
+    Abandoned,
     /// The executor returned without completing the request.
     Unanswered,
     /// The last worker ended before the request was taken.
@@ -180,10 +182,10 @@ impl Failure {
         matches!(self, Self::DeadlineExceeded)
     }
 
-    /// Whether the work itself went wrong: the executor panicked, or left the request out.
+    /// Whether the work itself went wrong: the executor panicked, never came back, or left the request out.
     #[must_use]
     pub const fn is_executor_fault(self) -> bool {
-        matches!(self, Self::WorkerPanicked | Self::Unanswered)
+        matches!(self, Self::WorkerPanicked | Self::Abandoned | Self::Unanswered)
     }
 
     /// Whether the scheduler ended first.
@@ -198,6 +200,7 @@ impl fmt::Display for Failure {
         f.write_str(match self {
             Self::DeadlineExceeded => "the deadline could not be met",
             Self::WorkerPanicked => "the worker panicked while executing the batch",
+            Self::Abandoned => "the worker did not come back from the batch and was replaced",
             Self::Unanswered => "the executor left the request unanswered",
             Self::ShutDown => "the scheduler was shut down before the request was executed",
         })

@@ -187,10 +187,17 @@ impl<C: Content> GroupQueue<C> {
         self.service_time.predict(rows).unwrap_or_default()
     }
 
-    /// What the policy must know; none if nothing waits.
-    pub(crate) fn summary(&mut self, now: Instant, turns: &Turns) -> Option<Waiting> {
+    /// What the policy must know; none if nothing waits. Takes out what was withdrawn and would have gone first: it lends
+    /// the group no place before others.
+    pub(crate) fn summary(&mut self, now: Instant, turns: &Turns, removed: &mut Removed<C>) -> Option<Waiting> {
         let order = if turns.raised_first() { Shelf::RAISED_FIRST } else { Shelf::NATIVE_FIRST };
-        let (place, first) = self.waiting.first(&order, turns)?;
+        let (place, first) = loop {
+            let (place, first) = self.waiting.first(&order, turns)?;
+            if !self.waiting.get(first)?.entry.content.is_withdrawn() {
+                break (place, first);
+            }
+            self.dismiss(first, removed);
+        };
         let tightest = Shelf::ALL
             .into_iter()
             .filter_map(|shelf| {

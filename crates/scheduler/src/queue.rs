@@ -31,7 +31,9 @@ pub(crate) struct Queue<C> {
     /// The tenants of whom the forecast may have to change.
     unsettled: Vec<usize>,
     /// By the group's number; made when its first request comes.
-    groups: Vec<Option<GroupQueue<C>>>,
+    groups: Vec<Option<Box<GroupQueue<C>>>>,
+    /// The numbers of groups that go once nothing of them waits.
+    retired: Vec<usize>,
     /// The numbers of the groups in which something waits, or did when they were last tended; each once.
     occupied: Vec<usize>,
     /// Kept for its memory.
@@ -67,6 +69,7 @@ impl<C: Content> Queue<C> {
             with_deadline: Vec::new(),
             unsettled: Vec::new(),
             groups: Vec::new(),
+            retired: Vec::new(),
             occupied: Vec::new(),
             waiting: Vec::new(),
         }
@@ -78,7 +81,27 @@ impl<C: Content> Queue<C> {
     }
 
     pub(crate) fn learn(&mut self, seen: Observation) {
-        self.group(seen.group).learn(seen.rows, seen.took, seen.done);
+        // It may have been removed since.
+        if let Some(Some(group)) = self.groups.get_mut(seen.group.index()) {
+            group.learn(seen.rows, seen.took, seen.done);
+        }
+    }
+
+    /// The group goes when it is next tended and nothing of it waits.
+    pub(crate) fn retire(&mut self, group: GroupId) {
+        self.retired.push(group.index());
+    }
+
+    fn remove_retired(&mut self) {
+        let groups = &mut self.groups;
+        self.retired.retain(|&index| match groups.get_mut(index) {
+            Some(Some(group)) if group.len() > 0 => true,
+            Some(place) => {
+                *place = None;
+                false
+            }
+            None => false,
+        });
     }
 
     pub(crate) fn insert(&mut self, entry: Entry<C>) {
@@ -119,7 +142,7 @@ impl<C: Content> Queue<C> {
         self.tend(now, live, removed);
         self.waiting.clear();
         let (groups, waiting, turns) = (&mut self.groups, &mut self.waiting, &self.turns);
-        waiting.extend(self.occupied.iter().filter_map(|&index| groups[index].as_mut()?.summary(now, turns)));
+        waiting.extend(self.occupied.iter().filter_map(|&index| groups[index].as_mut()?.summary(now, turns, removed)));
         let decision = decide(now, &self.waiting, circumstances);
         if let Decision::Wait(terms) = decision {
             for &index in &self.occupied {
@@ -144,6 +167,7 @@ impl<C: Content> Queue<C> {
             group.refuse(now, removed);
             group.len() > 0
         });
+        self.remove_retired();
     }
 
     /// When, at the latest, something that waits will have become hopeless if nobody takes it; none without deadlines.
@@ -193,7 +217,7 @@ impl<C: Content> Queue<C> {
         }
         self.offered.update(now, self.busy_until.len());
         let (groups, offered, with_deadline) = (&self.groups, &self.offered, &mut self.with_deadline);
-        let occupied = || self.occupied.iter().filter_map(|&index| groups[index].as_ref());
+        let occupied = || self.occupied.iter().filter_map(|&index| groups[index].as_deref());
         let (mut nanos, mut len) = (0, 0);
         for group in occupied() {
             nanos += group.publish(now, forecast);
@@ -220,13 +244,19 @@ impl<C: Content> Queue<C> {
 
     /// How many requests are in order, the withdrawn that have not been noticed yet included.
     pub(crate) fn len(&self) -> usize {
-        self.occupied.iter().filter_map(|&index| self.groups[index].as_ref()).map(GroupQueue::len).sum()
+        self.occupied.iter().filter_map(|&index| self.groups[index].as_ref()).map(|group| group.len()).sum()
+    }
+
+    /// How many groups take memory.
+    #[cfg(all(test, not(loom)))]
+    pub(crate) fn groups(&self) -> usize {
+        self.groups.iter().flatten().count()
     }
 
     /// Takes out everything.
     pub(crate) fn clear(&mut self) -> Vec<Entry<C>> {
         self.occupied.clear();
-        self.groups.iter_mut().flatten().flat_map(GroupQueue::clear).collect()
+        self.groups.iter_mut().flatten().flat_map(|group| group.clear()).collect()
     }
 
     fn group(&mut self, id: GroupId) -> &mut GroupQueue<C> {
@@ -234,6 +264,6 @@ impl<C: Content> Queue<C> {
         if self.groups.len() <= index {
             self.groups.resize_with(index + 1, || None);
         }
-        self.groups[index].get_or_insert_with(|| GroupQueue::new(id, self.aging_interval, self.epoch))
+        self.groups[index].get_or_insert_with(|| Box::new(GroupQueue::new(id, self.aging_interval, self.epoch)))
     }
 }

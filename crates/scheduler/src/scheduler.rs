@@ -6,11 +6,15 @@ use std::time::Instant;
 
 use crate::core::Core;
 use crate::entry::{Entry, Queued, Ticketed};
+use crate::in_flight::InFlight;
 use crate::intake::Intake;
 use crate::queue::{Observation, Queue};
+use crate::retirement::Retirement;
 use crate::ring::Ring;
 use crate::sync::{Arc, AtomicU32, AtomicUsize, Mutex, Ordering, Parker, yield_now};
-use crate::{Config, GroupConfig, GroupId, Priority, Request, SubmitError, TenantId, Ticket, Timekeeper, Worker};
+use crate::{
+    Config, Executing, GroupConfig, GroupId, Priority, Request, SubmitError, TenantId, Ticket, Timekeeper, Worker,
+};
 
 /// How often a push into a ring full of withdrawn requests is tried again, before the request is refused.
 const PUSH_ATTEMPTS: usize = 64;
@@ -33,6 +37,9 @@ pub(crate) struct Shared<T, R> {
     pub(crate) config: Config,
     rings: [Arc<Ring<Queued<T, R>>>; Priority::COUNT],
     pub(crate) observations: Arc<Ring<Observation>>,
+    pub(crate) retirement: Retirement,
+    /// What each worker executes.
+    pub(crate) in_flight: Box<[InFlight<R>]>,
     /// The leader's, by convention: it alone locks this as a matter of course, so it finds it free. Others do only
     /// where there is no leader, or never will be.
     pub(crate) intake: Mutex<Intake<Ticketed<T, R>>>,
@@ -90,6 +97,8 @@ impl<T, R> Scheduler<T, R> {
             config,
             rings,
             observations,
+            retirement: Retirement::new(),
+            in_flight: parkers.iter().map(|_| InFlight::new()).collect(),
             intake: Mutex::new(Intake::new(consumers, observed, queue)),
             workers: AtomicUsize::new(workers.get()),
             timekeeper: Mutex::new(Some(timekeeper)),
@@ -116,7 +125,8 @@ impl<T, R> Scheduler<T, R> {
 
     /// Adds a group: requests of different groups never share a batch.
     ///
-    /// A group costs little while nothing of it waits, but lives as long as the scheduler.
+    /// A group costs little while nothing of it waits. It lives until it is [removed](Self::remove_group), or as long as
+    /// the scheduler.
     ///
     /// # Panics
     ///
@@ -130,6 +140,29 @@ impl<T, R> Scheduler<T, R> {
             self.handle.0.intake.lock().queue.restrict(id, config.sizes);
         }
         id
+    }
+
+    /// Removes a group: what was learned of it goes, at once or when nothing of it waits any more. What waits is executed
+    /// as before.
+    ///
+    /// Nothing is to be submitted to it afterwards; what is all the same, is executed in batches of any size up to the
+    /// largest. Its number is not given away again, and takes some 40 bytes for as long as the scheduler lives. Takes no
+    /// lock that is held while code of the user's runs, so it may be called from anywhere.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::num::NonZeroUsize;
+    /// use volley_scheduler::{Config, GroupConfig, Scheduler};
+    ///
+    /// let (scheduler, _workers) = Scheduler::<(), ()>::new(Config::default(), NonZeroUsize::MIN);
+    /// let version_1 = scheduler.add_group(GroupConfig::up_to(NonZeroUsize::MIN));
+    /// let version_2 = scheduler.add_group(GroupConfig::up_to(NonZeroUsize::MIN));
+    /// scheduler.remove_group(version_1);
+    /// ```
+    pub fn remove_group(&self, group: GroupId) {
+        self.handle.0.retirement.add(group);
+        self.handle.0.core.control.nudge();
     }
 
     /// Adds a tenant, of whose requests at most `quota` may be queued at a time, in all lanes together.
@@ -201,6 +234,64 @@ impl<T, R> Scheduler<T, R> {
         Ok(ticket)
     }
 
+    /// What is executed at this moment, by worker.
+    ///
+    /// For a watchdog: see [`replace`](Self::replace).
+    #[must_use]
+    pub fn executing(&self) -> Vec<Executing> {
+        self.handle.0.in_flight.iter().enumerate().filter_map(|(worker, in_flight)| in_flight.look(worker)).collect()
+    }
+
+    /// Gives up on a batch, and on the worker that does not come back from it. Each request of the batch ends with
+    /// [`Failure::Abandoned`]. Returned is a worker that takes the place of the stuck one, to be [run](Worker::run) on a
+    /// thread of its own; none if the batch is no longer executed.
+    ///
+    /// Nothing ends the stuck thread. If its executor ever returns, what it completed is dropped and its
+    /// [`run`](Worker::run) returns. Its payloads are dropped then, not before: they may be in use.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::num::NonZeroUsize;
+    /// use std::sync::mpsc;
+    /// use std::thread;
+    /// use volley_scheduler::{Batch, Config, Failure, GroupConfig, Request, Scheduler};
+    ///
+    /// let one = NonZeroUsize::MIN;
+    /// let (scheduler, mut workers) = Scheduler::new(Config::default(), one);
+    /// let group = scheduler.add_group(GroupConfig::up_to(one));
+    /// let (never, hang) = mpsc::channel::<()>();
+    /// let stuck = workers.pop().expect("one worker");
+    /// let stuck = thread::spawn(move || stuck.run(|_: &mut Batch<u32, u32>| _ = hang.recv()));
+    ///
+    /// let ticket = scheduler.submit(Request::new(group, 1)).expect("there is room");
+    /// // A watchdog would look at `started` first.
+    /// let batch = loop {
+    ///     if let Some(batch) = scheduler.executing().pop() { break batch }
+    ///     thread::yield_now();
+    /// };
+    /// let successor = scheduler.replace(&batch).expect("it is still executed");
+    /// assert_eq!(ticket.wait().result, Err(Failure::Abandoned));
+    ///
+    /// let successor = thread::spawn(move || {
+    ///     successor.run(|batch: &mut Batch<u32, u32>| batch.complete(0, batch.payload(0) + 1));
+    /// });
+    /// let ticket = scheduler.submit(Request::new(group, 1)).expect("there is room");
+    /// assert_eq!(ticket.wait().result, Ok(2));
+    /// scheduler.close();
+    /// successor.join().expect("it ends");
+    /// drop(never);
+    /// stuck.join().expect("it ends as well");
+    /// ```
+    ///
+    /// [`Failure::Abandoned`]: crate::Failure::Abandoned
+    #[must_use]
+    pub fn replace(&self, stuck: &Executing) -> Option<Worker<T, R>> {
+        let shared = &self.handle.0;
+        let parker = shared.in_flight.get(stuck.worker)?.seize(stuck)?.abandon();
+        Some(Worker::new(stuck.worker, parker, Arc::clone(shared)))
+    }
+
     /// Stops accepting requests. What was accepted is finished; then the workers return.
     pub fn close(&self) {
         self.handle.0.core.close();
@@ -210,6 +301,12 @@ impl<T, R> Scheduler<T, R> {
     #[must_use]
     pub fn depth(&self) -> [usize; Priority::COUNT] {
         self.handle.0.core.admission.gate.depth()
+    }
+
+    /// What the leader sees.
+    #[cfg(all(test, not(loom)))]
+    pub(crate) fn queue_for_tests(&self) -> impl std::ops::Deref<Target = Queue<Ticketed<T, R>>> {
+        parking_lot::MutexGuard::map(self.handle.0.intake.lock(), |intake| &mut intake.queue)
     }
 }
 

@@ -1,6 +1,7 @@
 //! The executing side.
 
 use std::fmt;
+use std::mem;
 use std::time::{Duration, Instant};
 
 use crate::batch::Batch;
@@ -8,6 +9,7 @@ use crate::control::{Control, Role};
 use crate::delivery::{Delivery, contain};
 use crate::dismissal::{dismiss, release};
 use crate::entry::{Removed, Taken, Ticketed};
+use crate::in_flight::{Facts, Held, InFlight, Promise};
 use crate::policy::{Circumstances, Decision};
 use crate::queue::Observation;
 use crate::scheduler::Shared;
@@ -25,8 +27,23 @@ const SHORT: Duration = Duration::from_micros(50);
 /// executes the batch itself.
 pub struct Worker<T, R> {
     number: usize,
-    parker: Parker,
+    at_hand: AtHand,
     shared: Arc<Shared<T, R>>,
+}
+
+/// Where a worker's parker is: the sign that the worker counts.
+enum AtHand {
+    Parker(Parker),
+    /// With the batch of this number, in the [`InFlight`](crate::in_flight::InFlight). Whoever takes the batch out takes the
+    /// worker's place.
+    Deposited(u64),
+}
+
+/// What a worker keeps from batch to batch for its memory.
+struct Memory<T, R> {
+    items: Vec<Taken<T, R>>,
+    results: Vec<Option<R>>,
+    promises: Vec<Promise<R>>,
 }
 
 /// What a leader came away with.
@@ -51,7 +68,15 @@ impl Drop for Leadership<'_> {
 
 impl<T, R> Worker<T, R> {
     pub(crate) const fn new(number: usize, parker: Parker, shared: Arc<Shared<T, R>>) -> Self {
-        Self { number, parker, shared }
+        Self { number, at_hand: AtHand::Parker(parker), shared }
+    }
+
+    /// Between batches it is at hand.
+    fn parker(&self) -> &Parker {
+        match &self.at_hand {
+            AtHand::Parker(parker) => parker,
+            AtHand::Deposited(_) => unreachable!("a worker rests between batches only"),
+        }
     }
 
     /// The worker's number, from 0.
@@ -64,23 +89,28 @@ impl<T, R> Worker<T, R> {
     ///
     /// A worker that is dropped without running, or whose thread dies, leaves its share to the others. When the last
     /// one goes, what still waits fails with [`Failure::ShutDown`](crate::Failure::ShutDown).
-    pub fn run(self, mut executor: impl Executor<T, R>) {
+    ///
+    /// Returns also if the worker was [replaced](crate::Scheduler::replace), as soon as its executor does.
+    pub fn run(mut self, mut executor: impl Executor<T, R>) {
         let mut delivery = Delivery::default();
         let mut removed = Removed::new();
-        let (mut items, mut results) = (Vec::new(), Vec::new());
+        let mut memory = Memory { items: Vec::new(), results: Vec::new(), promises: Vec::new() };
         loop {
             let mut role = self.shared.core.control.join(self.number);
             if role == Role::Follow {
-                role = self.shared.core.control.follow(self.number, &self.parker);
+                role = self.shared.core.control.follow(self.number, self.parker());
             }
             if role == Role::End {
                 return;
             }
-            match self.lead(items, &mut removed, &mut delivery) {
+            match self.lead(memory.items, &mut removed, &mut delivery) {
                 Lead::Drained => return,
-                Lead::Batch { group, items: taken, padded_rows, formed } => {
-                    let batch = Batch::new(group, taken, padded_rows, results, formed);
-                    (items, results) = self.execute(batch, &mut executor, &mut delivery);
+                Lead::Batch { group, items, padded_rows, formed } => {
+                    let batch = Batch::new(group, items, padded_rows, memory.results, formed);
+                    match self.execute(batch, memory.promises, &mut executor, &mut delivery) {
+                        Some(kept) => memory = kept,
+                        None => return,
+                    }
                 }
             }
         }
@@ -107,6 +137,10 @@ impl<T, R> Worker<T, R> {
             let decision = {
                 let mut intake = self.shared.intake.lock();
                 intake.drain(arrivals);
+                if self.shared.retirement.take(|group| intake.queue.retire(group)) {
+                    // What was submitted to them before may have come since the arrivals were taken.
+                    intake.drain(core.control.take_arrivals());
+                }
                 let queue = &mut intake.queue;
                 queue.vacate(self.number);
                 let decision = queue.plan(now, &circumstances, live, removed);
@@ -129,7 +163,7 @@ impl<T, R> Worker<T, R> {
                     core.control.end();
                     return Lead::Drained;
                 }
-                Decision::Idle => core.control.sleep(self.number, &self.parker),
+                Decision::Idle => core.control.sleep(self.number, self.parker()),
             }
         }
     }
@@ -138,7 +172,7 @@ impl<T, R> Worker<T, R> {
         let control = &self.shared.core.control;
         let now = Instant::now();
         if terms.until.saturating_duration_since(now) > SHORT {
-            control.doze(self.number, &self.parker, terms);
+            control.doze(self.number, self.parker(), terms);
             return;
         }
         while !control.has_arrivals() && Instant::now() < terms.until {
@@ -146,32 +180,61 @@ impl<T, R> Worker<T, R> {
         }
     }
 
+    /// Executes the batch, and gives the memory back; nothing if the worker was replaced meanwhile.
     fn execute(
-        &self,
+        &mut self,
         mut batch: Batch<T, R>,
+        mut promises: Vec<Promise<R>>,
         executor: &mut impl Executor<T, R>,
         delivery: &mut Delivery,
-    ) -> (Vec<Taken<T, R>>, Vec<Option<R>>) {
+    ) -> Option<Memory<T, R>> {
+        let shared = Arc::clone(&self.shared);
+        let in_flight = &shared.in_flight[self.number];
+        batch.promises(&mut promises);
+        let facts = batch.facts();
+        self.deposit(in_flight, promises, facts);
         let succeeded = contain(|| executor.execute(&mut batch));
         let done = Instant::now();
-        let observation = Observation {
-            group: batch.group(),
-            rows: batch.rows(),
-            took: done.saturating_duration_since(batch.started()),
-            done,
+        let Some(mut promises) = self.reclaim(in_flight) else {
+            batch.let_go();
+            return None;
         };
-        let memory = batch.settle(done, !succeeded, delivery);
+        let took = done.saturating_duration_since(facts.started);
+        let observation = Observation { group: facts.group, rows: facts.rows, took, done };
+        let (items, results) = batch.settle(&mut promises, done, !succeeded, delivery);
         delivery.send();
         if succeeded {
             // A full ring means that the leader has plenty to learn from already.
-            let _ = self.shared.observations.push(observation);
+            let _ = shared.observations.push(observation);
         }
-        memory
+        Some(Memory { items, results, promises })
+    }
+
+    /// Leaves the parker with the promises of a batch.
+    fn deposit(&mut self, in_flight: &InFlight<R>, promises: Vec<Promise<R>>, facts: Facts) {
+        // It is about to be replaced by the batch's number, which is not known before.
+        if let AtHand::Parker(parker) = mem::replace(&mut self.at_hand, AtHand::Deposited(0)) {
+            self.at_hand = AtHand::Deposited(in_flight.begin(Held { promises, parker, facts }));
+        }
+    }
+
+    /// Takes the parker and the promises back, unless the worker was replaced.
+    fn reclaim(&mut self, in_flight: &InFlight<R>) -> Option<Vec<Promise<R>>> {
+        let AtHand::Deposited(serial) = self.at_hand else { return None };
+        let Held { promises, parker, .. } = in_flight.take(serial)?;
+        self.at_hand = AtHand::Parker(parker);
+        Some(promises)
     }
 }
 
 impl<T, R> Drop for Worker<T, R> {
     fn drop(&mut self) {
+        if let AtHand::Deposited(serial) = self.at_hand
+            && self.shared.in_flight[self.number].take(serial).is_none()
+        {
+            // Its successor counts in its place.
+            return;
+        }
         if self.shared.workers.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.shared.core.close();
             self.shared.core.control.end();

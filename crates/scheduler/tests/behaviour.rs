@@ -392,6 +392,32 @@ fn a_ticket_is_a_future_that_wakes_the_task_that_polled_it_last() {
 }
 
 #[test]
+fn a_task_that_awaits_several_requests_of_a_batch_is_woken_once() {
+    let puppet = puppet(8);
+    let batched = group(&puppet.scheduler, 8);
+    let busy = puppet.occupy();
+    let task = Arc::<Count>::default();
+    let waker = Waker::from(Arc::clone(&task));
+    let mut tickets: Vec<_> = (0..5).map(|n| Box::pin(puppet.submit(Request::new(batched, n)))).collect();
+    for ticket in &mut tickets {
+        assert!(ticket.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    }
+    puppet.act(Act::Answer);
+    assert_eq!(puppet.next_batch().len(), 5);
+    puppet.act(Act::Answer);
+    // The worker wakes before it takes the next batch.
+    let next = puppet.submit(Request::new(batched, 9));
+    puppet.next_batch();
+    assert_eq!(task.0.load(Ordering::Relaxed), 1);
+    for mut ticket in tickets {
+        assert!(ticket.as_mut().poll(&mut Context::from_waker(&waker)).is_ready());
+    }
+    puppet.act(Act::Answer);
+    drop((busy, next));
+    puppet.end();
+}
+
+#[test]
 fn a_batch_wakes_the_runtime_of_its_tasks_once() {
     let puppet = puppet(8);
     let batched = group(&puppet.scheduler, 8);

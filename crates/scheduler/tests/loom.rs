@@ -126,3 +126,21 @@ fn a_request_submitted_while_the_last_worker_goes_is_settled() {
         last.join().expect("dropping ends");
     });
 }
+
+#[test]
+fn giving_up_a_worker_races_its_coming_back_and_the_request_is_answered_once() {
+    explore(|| {
+        let (scheduler, mut workers, group) = tiny(1);
+        let worker = workers.pop().expect("one worker");
+        let worker = thread::spawn(move || run(worker));
+        let ticket = scheduler.submit(Request::new(group, 1)).expect("there is room");
+        scheduler.close();
+        let successor = scheduler.executing().pop().and_then(|executing| scheduler.replace(&executing));
+        let expected = if successor.is_some() { Err(Failure::Abandoned) } else { Ok(2) };
+        assert_eq!(ticket.wait().result, expected);
+        if let Some(successor) = successor {
+            run(successor);
+        }
+        worker.join().expect("the worker ends");
+    });
+}

@@ -10,6 +10,7 @@ use figment::Figment;
 use figment::providers::{Env, Format, Serialized, Toml};
 use figment::value::Value;
 use serde::{Deserialize, Serialize};
+use volley_gpu_runtime::ModelConfig;
 
 /// Environment variables are named `VOLLEY_<SECTION>__<FIELD>`, for example `VOLLEY_HTTP__PORT`.
 const ENVIRONMENT_PREFIX: &str = "VOLLEY_";
@@ -20,7 +21,7 @@ const ENVIRONMENT_PREFIX: &str = "VOLLEY_";
 pub struct Config {
     /// Folder of models, laid out as Triton lays it out. Unset: the models that ship with Volley.
     pub model_repository: Option<PathBuf>,
-    /// Settings of single models, by name.
+    /// Settings of single models, by name. They go before those of the model's own `config.toml`.
     pub models: BTreeMap<String, ModelConfig>,
     /// The listener that answers inference requests.
     pub http: HttpConfig,
@@ -36,23 +37,6 @@ pub struct Config {
     pub log: LogConfig,
     /// How the server leaves.
     pub shutdown: ShutdownConfig,
-}
-
-/// Settings of one model.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct ModelConfig {
-    /// Variants that are loaded; the first is the default, the others are picked by the request parameter `variant`.
-    /// Empty: `int8` if the model has it, else `fp32`, else whatever there is.
-    pub variants: Vec<String>,
-    /// Rows of the largest batch, and so of the largest request.
-    pub max_batch: NonZeroUsize,
-    /// Rows at which a batch is full. Unset: the best of what is measured at start; the log line `model loaded` tells it.
-    pub full_batch: Option<NonZeroUsize>,
-    /// Largest difference from the golden outputs at which the model is still taken to be right.
-    pub golden_tolerance: f32,
-    /// Whether NaN and infinities are let through to the model.
-    pub allow_non_finite: bool,
 }
 
 /// The inference listener.
@@ -95,6 +79,18 @@ pub struct RuntimeConfig {
     pub workers: Option<NonZeroUsize>,
     /// Threads within one operator. One is best unless there are fewer workers than cores.
     pub intra_op_threads: NonZeroUsize,
+    /// Threads that run operators which do not depend on each other. More than one helps graphs with wide branches only.
+    pub inter_op_threads: NonZeroUsize,
+    /// Whether ONNX Runtime's threads spin while they wait for work. It costs a core each and gains microseconds.
+    pub spinning: bool,
+    /// Processors that workers are kept on, in turn. Empty: wherever the system puts them.
+    pub cpu_affinity: Vec<usize>,
+    /// Bytes of GPU memory that ONNX Runtime may take for each session. Unset: what there is.
+    pub gpu_memory_limit: Option<usize>,
+    /// Longest time a batch may run. Then it is interrupted, and half of this time later its worker is replaced; either
+    /// way its requests are tried once more.
+    #[serde(with = "humantime_serde")]
+    pub run_limit: Duration,
 }
 
 /// How requests wait and are gathered.
@@ -157,18 +153,6 @@ pub struct ShutdownConfig {
     pub grace: Duration,
 }
 
-impl Default for ModelConfig {
-    fn default() -> Self {
-        Self {
-            variants: Vec::new(),
-            max_batch: nonzero(32),
-            full_batch: None,
-            golden_tolerance: 1e-3,
-            allow_non_finite: false,
-        }
-    }
-}
-
 impl Default for HttpConfig {
     fn default() -> Self {
         Self { host: IpAddr::V4(Ipv4Addr::LOCALHOST), port: 8000, threads: None, max_body_bytes: 16 << 20 }
@@ -190,6 +174,11 @@ impl Default for RuntimeConfig {
             device: 0,
             workers: None,
             intra_op_threads: nonzero(1),
+            inter_op_threads: nonzero(1),
+            spinning: false,
+            cpu_affinity: Vec::new(),
+            gpu_memory_limit: None,
+            run_limit: Duration::from_secs(2),
         }
     }
 }
@@ -265,12 +254,6 @@ impl Config {
             format!("the configuration is wrong:\n{}", lines.join("\n"))
         })
     }
-
-    /// The settings of the model `name`.
-    #[must_use]
-    pub fn model(&self, name: &str) -> ModelConfig {
-        self.models.get(name).cloned().unwrap_or_default()
-    }
 }
 
 /// Whether an environment variable, named without its prefix, is one that Kubernetes sets in every pod for a service whose
@@ -327,10 +310,7 @@ mod tests {
         .expect("the temporary folder is writable");
         let config = Config::read(Some(&file), [("http.port", 7.into())]).expect("it is right");
         assert_eq!((config.http.port, config.scheduler.max_wait), (7, Duration::from_micros(500)));
-        assert_eq!(
-            (config.model("net").variants, config.model("other")),
-            (vec!["fp32".to_owned()], ModelConfig::default())
-        );
+        assert_eq!(config.models["net"].variants, Some(vec!["fp32".to_owned()]));
 
         std::fs::write(&file, "[http]\nprot = 1\n").expect("the temporary folder is writable");
         let message = Config::read(Some(&file), []).expect_err("a typing error");

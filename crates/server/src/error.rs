@@ -43,6 +43,8 @@ pub(crate) enum Cause {
     DeadlineUnmeetable(Duration),
     /// The batch failed.
     ComputeFailed,
+    /// What would answer is taken out, because its batches keep failing.
+    Unavailable,
     /// The server is at fault in some other way.
     Internal,
 }
@@ -90,7 +92,7 @@ impl ApiError {
             Cause::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Cause::NotFound => StatusCode::NOT_FOUND,
             Cause::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Cause::QueueFull | Cause::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
+            Cause::QueueFull | Cause::ShuttingDown | Cause::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
             Cause::Deadline | Cause::DeadlineUnmeetable(_) => StatusCode::GATEWAY_TIMEOUT,
             Cause::ComputeFailed | Cause::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -99,7 +101,7 @@ impl ApiError {
     /// How long the caller should stay away, for overload.
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         match self.cause {
-            Cause::QueueFull | Cause::ShuttingDown => Some(Duration::from_secs(1)),
+            Cause::QueueFull | Cause::ShuttingDown | Cause::Unavailable => Some(Duration::from_secs(1)),
             Cause::DeadlineUnmeetable(wait) => Some(wait),
             _ => None,
         }
@@ -113,6 +115,7 @@ impl ApiError {
             Cause::Deadline => Failure::DeadlineExceeded,
             Cause::DeadlineUnmeetable(_) => Failure::DeadlineUnmeetable,
             Cause::ComputeFailed => Failure::ComputeFailed,
+            Cause::Unavailable => Failure::Unavailable,
             Cause::Internal => Failure::Internal,
             Cause::Invalid
             | Cause::UnsupportedEncoding

@@ -7,6 +7,7 @@ use volley_scheduler::Priority;
 use volley_telemetry::host::Host;
 use volley_telemetry::{CacheReading, CacheTierMetrics, DeviceMetrics, Exporter};
 
+use crate::catalog::Runs;
 use crate::pipeline::{Pipeline, lane};
 
 /// How often the host is sampled: utilisation is the mean since the sample before.
@@ -25,8 +26,7 @@ pub(crate) struct Gauges {
 impl Gauges {
     /// Registers with the recorder in force, and takes a first sample of the host.
     pub(crate) fn register(exporter: Exporter, pipeline: Arc<Pipeline>) -> Self {
-        let device =
-            pipeline.catalog.variants().next().map_or("cpu", |variant| variant.model.placement().provider.name());
+        let device = pipeline.catalog.variants().first().map_or("cpu", |variant| variant.provider());
         let gauges = Self {
             cache: CacheTierMetrics::register("local"),
             device: DeviceMetrics::register(device),
@@ -76,6 +76,11 @@ impl Gauges {
         for priority in Priority::ALL {
             let waiting = depth[priority.lane()];
             self.device.set_queue_depth(lane(priority), u32::try_from(waiting).unwrap_or(u32::MAX));
+        }
+        for variant in self.pipeline.catalog.variants() {
+            if let Runs::One(instances) = &variant.runs {
+                variant.recovery.set_row_limit(u32::try_from(instances.row_limit()).unwrap_or(u32::MAX));
+            }
         }
     }
 }

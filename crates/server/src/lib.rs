@@ -11,7 +11,7 @@ mod pipeline;
 mod server;
 
 pub use config::{
-    CacheConfig, Config, HttpConfig, LogConfig, LogFormat, MetricsConfig, ModelConfig, RuntimeConfig, SchedulerConfig,
+    CacheConfig, Config, HttpConfig, LogConfig, LogFormat, MetricsConfig, RuntimeConfig, SchedulerConfig,
     ShutdownConfig,
 };
 pub use server::{Server, StartError};

@@ -9,9 +9,9 @@ use volley_gpu_runtime::Outputs;
 use volley_scheduler::{Failure, Handoff, Outcome, Priority, Request, SubmitError, Ticket};
 use volley_telemetry::{EdgeMetrics, Lane};
 
-use crate::catalog::{Catalog, ServedVariant};
-use crate::codec::{self, Encoded, Envelope, InferRequest, Pieces};
-use crate::engine::{DeviceScheduler, Job, JobResult};
+use crate::catalog::{Catalog, Selection, ServedVariant};
+use crate::codec::{self, Answerer, Encoded, Envelope, InferRequest, Participation, Pieces};
+use crate::engine::{Computed, DeviceScheduler, Job, JobResult};
 use crate::error::{ApiError, Cause};
 
 /// What every request goes through.
@@ -76,8 +76,13 @@ impl Pipeline {
             deadline: parameters.timeout().and_then(|timeout| call.arrival.checked_add(timeout)),
         };
         let use_cache = parameters.cache != Some(false);
-        let found = self.catalog.find(call.model, call.version, parameters.variant.as_deref());
-        let variant = found.inspect_err(|error| self.rejected(error))?;
+        let selection = Selection {
+            version: call.version,
+            variant: parameters.variant.as_deref(),
+            ensemble: parameters.ensemble(),
+        };
+        let found = self.catalog.find(call.model, selection);
+        let variant = &found.inspect_err(|error| self.rejected(error))?;
         let lane = lane(urgency.priority);
         let unanswered = Unanswered(Some((variant, lane)));
         let result = self.answer(handoff, variant, envelope, urgency, use_cache).await;
@@ -96,74 +101,78 @@ impl Pipeline {
     async fn answer(
         &self,
         handoff: &Handoff,
-        variant: &ServedVariant,
+        variant: &Arc<ServedVariant>,
         envelope: Envelope<'_>,
         urgency: Urgency,
         use_cache: bool,
     ) -> Result<Encoded, ApiError> {
-        let mut request = envelope.bind(variant.interface())?;
-        let outputs = match &self.cache {
-            Some(cache) if use_cache => self.cached(cache, handoff, variant, &mut request, urgency).await?,
-            _ => self.compute(handoff, variant, &mut request, urgency).await?,
+        let interface = variant.interface(envelope.parameters().wants_uncertainty());
+        let request = envelope.bind(interface)?;
+        let errand = Errand { variant, request: &request, urgency, handoff };
+        let computed = match &self.cache {
+            Some(cache) if use_cache => self.cached(cache, errand).await?,
+            _ => in_time(urgency.deadline, self.compute(errand)).await??,
         };
-        Ok(codec::encode(&variant.model_name, &variant.version, &request, variant.outputs(), &outputs))
+        let participation = (variant.size() > 1)
+            .then_some(Participation { ensemble_members: computed.members, ensemble_size: variant.size() });
+        let answerer = Answerer {
+            model: &variant.model_name,
+            version: &variant.version,
+            outputs: variant.outputs(),
+            participation,
+        };
+        Ok(codec::encode(answerer, &request, &computed.outputs))
     }
 
     /// Looks for the result in the cache, joins whoever computes it already, or computes it for all who ask.
-    async fn cached(
-        &self,
-        cache: &Cache<ApiError>,
-        handoff: &Handoff,
-        variant: &ServedVariant,
-        request: &mut InferRequest,
-        urgency: Urgency,
-    ) -> Result<Outputs, ApiError> {
-        let key = key(variant, request);
-        let rank = urgency.rank();
-        let lead = match cache.lookup(key, rank) {
-            Lookup::Hit(bytes) => return restored(bytes, variant, request),
+    async fn cached(&self, cache: &Cache<ApiError>, errand: Errand<'_>) -> Result<Computed, ApiError> {
+        let key = key(errand.variant, errand.request);
+        let lead = match cache.lookup(key, errand.urgency.rank()) {
+            Lookup::Hit(bytes) => return restored(bytes, errand),
             Lookup::Lead(lead) => lead,
-            Lookup::Follow(follow) => match in_time(urgency.deadline, follow).await? {
-                Followed::Value(bytes) => return restored(bytes, variant, request),
+            Lookup::Follow(follow) => match in_time(errand.urgency.deadline, follow).await? {
+                Followed::Value(bytes) => return restored(bytes, errand),
                 Followed::Failed(error) => return Err(error),
                 Followed::Lead(lead) => lead,
             },
         };
-        self.lead(lead, handoff, variant, request, urgency).await
+        self.lead(lead, errand).await
     }
 
     /// Computes for all who wait. Where someone more urgent or more patient joins, the request is queued anew for them.
     ///
     /// A failure to compute is everybody's. Any other is the leader's own (its deadline, a full lane): dropping the lead
-    /// hands it to the next who waits.
-    async fn lead(
-        &self,
-        lead: Lead<ApiError>,
-        handoff: &Handoff,
-        variant: &ServedVariant,
-        request: &mut InferRequest,
-        urgency: Urgency,
-    ) -> Result<Outputs, ApiError> {
-        let job = Job { inputs: std::mem::take(&mut request.inputs), rows: request.rows };
+    /// hands it to the next who waits. So does an answer that a member of the ensemble had no part in, which is not kept.
+    async fn lead(&self, lead: Lead<ApiError>, errand: Errand<'_>) -> Result<Computed, ApiError> {
         let computed = async {
             let mut rank = lead.rank();
+            let mut attempt = Attempt::First;
             loop {
-                let mut ticket = self.submit(handoff, variant, job.clone(), Urgency::of(rank))?;
-                tokio::select! {
+                let mut ticket = self.submit(Errand { urgency: Urgency::of(rank), ..errand }, attempt)?;
+                let outcome = tokio::select! {
                     biased;
-                    outcome = &mut ticket => return concluded(variant, urgency, outcome),
-                    raised = lead.raised(rank) => rank = raised,
+                    outcome = &mut ticket => outcome,
+                    raised = lead.raised(rank) => {
+                        rank = raised;
+                        match ticket.withdraw() {
+                            Ok(()) => continue,
+                            // Too late to withdraw means that it is being computed, which is as good as it gets.
+                            Err(ticket) => ticket.await,
+                        }
+                    }
+                };
+                if let Some(result) = concluded(errand, attempt, outcome) {
+                    return result;
                 }
-                // Too late to withdraw means that it is being computed, which is as good as it gets.
-                if let Err(ticket) = ticket.withdraw() {
-                    return concluded(variant, urgency, ticket.await);
-                }
+                attempt = Attempt::Alone;
             }
         };
-        match in_time(urgency.deadline, computed).await? {
-            Ok(outputs) => {
-                lead.complete(outputs.to_joined());
-                Ok(outputs)
+        match in_time(errand.urgency.deadline, computed).await? {
+            Ok(computed) => {
+                if computed.members == errand.variant.size() {
+                    lead.complete(computed.outputs.to_joined());
+                }
+                Ok(computed)
             }
             Err(error) => {
                 if error.cause == Cause::ComputeFailed {
@@ -174,28 +183,32 @@ impl Pipeline {
         }
     }
 
-    /// Queues the request, and waits for its batch.
-    async fn compute(
-        &self,
-        handoff: &Handoff,
-        variant: &ServedVariant,
-        request: &mut InferRequest,
-        urgency: Urgency,
-    ) -> Result<Outputs, ApiError> {
-        let job = Job { inputs: std::mem::take(&mut request.inputs), rows: request.rows };
-        let ticket = self.submit(handoff, variant, job, urgency)?;
-        concluded(variant, urgency, in_time(urgency.deadline, ticket).await?)
+    /// Queues the request, and waits for its batch; if that fails, for one of its own.
+    async fn compute(&self, errand: Errand<'_>) -> Result<Computed, ApiError> {
+        let outcome = self.submit(errand, Attempt::First)?.await;
+        if let Some(result) = concluded(errand, Attempt::First, outcome) {
+            return result;
+        }
+        let outcome = self.submit(errand, Attempt::Alone)?.await;
+        concluded(errand, Attempt::Alone, outcome).expect("there is no third attempt")
     }
 
-    fn submit(
-        &self,
-        handoff: &Handoff,
-        variant: &ServedVariant,
-        job: Job,
-        urgency: Urgency,
-    ) -> Result<Ticket<JobResult>, ApiError> {
+    fn submit(&self, errand: Errand<'_>, attempt: Attempt) -> Result<Ticket<JobResult>, ApiError> {
+        let Errand { variant, request, urgency, handoff } = errand;
+        if variant.is_out() {
+            let ServedVariant { model_name, version, variant, .. } = &**variant;
+            let message = format!(
+                "model `{model_name}`, version {version}, variant `{variant}` keeps failing and is taken out; it is tried every second"
+            );
+            return Err(ApiError::new(Cause::Unavailable, message));
+        }
+        let group = match attempt {
+            Attempt::First => variant.groups.together,
+            Attempt::Alone => variant.groups.alone,
+        };
+        let job = Job { variant: Arc::clone(variant), inputs: Arc::clone(&request.inputs), rows: request.rows };
         let rows = job.rows.try_into().expect("a request that was checked has rows");
-        let mut submission = Request::new(variant.group, job).priority(urgency.priority).rows(rows).handoff(handoff);
+        let mut submission = Request::new(group, job).priority(urgency.priority).rows(rows).handoff(handoff);
         if let Some(deadline) = urgency.deadline {
             submission = submission.deadline(deadline);
         }
@@ -203,18 +216,41 @@ impl Pipeline {
     }
 }
 
-/// What a request's end means to its caller.
-fn concluded(variant: &ServedVariant, urgency: Urgency, outcome: Outcome<JobResult>) -> Result<Outputs, ApiError> {
+/// A request that is to be computed.
+#[derive(Debug, Clone, Copy)]
+struct Errand<'a> {
+    variant: &'a Arc<ServedVariant>,
+    request: &'a InferRequest,
+    urgency: Urgency,
+    handoff: &'a Handoff,
+}
+
+/// How often a request was tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Attempt {
+    First,
+    /// Its batch failed. It may be what made it fail, so it goes alone.
+    Alone,
+}
+
+/// What a request's end means to its caller; nothing if it is to be tried again, because what failed was its batch.
+fn concluded(errand: Errand<'_>, attempt: Attempt, outcome: Outcome<JobResult>) -> Option<Result<Computed, ApiError>> {
+    let variant = errand.variant;
     if outcome.timings.batch.is_some() {
-        variant.metrics.request_dequeued(lane(urgency.priority), outcome.timings.queue_time());
+        variant.metrics.request_dequeued(lane(errand.urgency.priority), outcome.timings.queue_time());
     }
-    match outcome.result {
-        Ok(Ok(outputs)) => Ok(outputs),
-        Ok(Err(error)) => Err(ApiError::new(Cause::ComputeFailed, error.to_string())),
-        Err(Failure::DeadlineExceeded) => Err(ApiError::deadline()),
-        Err(Failure::ShutDown) => Err(ApiError::shutting_down()),
-        Err(failure) => Err(ApiError::new(Cause::ComputeFailed, format!("the batch was not completed: {failure}"))),
+    let (message, again) = match outcome.result {
+        Ok(Ok(computed)) => return Some(Ok(computed)),
+        Ok(Err(error)) => (error.to_string(), error.is_worth_a_retry()),
+        Err(Failure::DeadlineExceeded) => return Some(Err(ApiError::deadline())),
+        Err(Failure::ShutDown) => return Some(Err(ApiError::shutting_down())),
+        Err(failure) => (format!("the batch was not completed: {failure}"), true),
+    };
+    if again && attempt == Attempt::First {
+        variant.recovery.request_retried();
+        return None;
     }
+    Some(Err(ApiError::new(Cause::ComputeFailed, message)))
 }
 
 /// A request on its way. Dropped before its end, because its caller hung up, it is counted as cancelled.
@@ -238,15 +274,17 @@ impl Drop for Unanswered<'_> {
 fn key(variant: &ServedVariant, request: &InferRequest) -> Key {
     let mut hasher = variant.identity.clone();
     hasher.field(&request.rows.to_le_bytes());
-    for values in &request.inputs {
+    for values in &*request.inputs {
         hasher.field_in_parts(values.iter());
     }
     hasher.finish()
 }
 
-fn restored(bytes: bytes::Bytes, variant: &ServedVariant, request: &InferRequest) -> Result<Outputs, ApiError> {
-    Outputs::from_joined(bytes, variant.outputs(), request.rows)
-        .ok_or_else(|| ApiError::new(Cause::Internal, "a cached result has the wrong size"))
+fn restored(bytes: bytes::Bytes, errand: Errand<'_>) -> Result<Computed, ApiError> {
+    let outputs = Outputs::from_joined(bytes, errand.variant.outputs(), errand.request.rows)
+        .ok_or_else(|| ApiError::new(Cause::Internal, "a cached result has the wrong size"))?;
+    // Only what all had a part in is kept.
+    Ok(Computed { outputs, members: errand.variant.size() })
 }
 
 /// Waits no longer than the deadline. What is given up is dropped, which withdraws it.

@@ -10,13 +10,13 @@ use std::time::Instant;
 
 use tokio::sync::watch;
 use volley_cache::{Cache, Keyer};
-use volley_gpu_runtime::Library;
+use volley_gpu_runtime::{Library, ModelOptions, ProviderPreference};
 use volley_scheduler::Scheduler;
 use volley_telemetry::{EdgeMetrics, Exporter, UPKEEP_INTERVAL};
 
-use crate::catalog::Catalog;
-use crate::config::Config;
-use crate::engine::{DeviceScheduler, Workers};
+use crate::catalog::{Catalog, Loader, repository_path};
+use crate::config::{Config, RuntimeConfig};
+use crate::engine::{DeviceScheduler, Pinning, Workers};
 use crate::gauges::Gauges;
 use crate::http::{Edge, IoThreads, Phase, serve_metrics};
 use crate::pipeline::Pipeline;
@@ -60,10 +60,18 @@ impl Server {
         let (scheduler, workers) = Scheduler::new(scheduler_config, worker_count);
         let mut secret = [0; 32];
         getrandom::fill(&mut secret).map_err(StartError::other)?;
-        let keyer = Keyer::new(secret);
-        let catalog = Catalog::load(&config, &library, &scheduler, &keyer).map_err(StartError)?;
-        let catalog = Arc::new(catalog);
-        let workers = Workers::start(&scheduler, workers, &catalog).map_err(StartError::other)?;
+        let loader = Loader {
+            repository: repository_path(config.model_repository.as_deref()).map_err(StartError)?,
+            configured: config.models.clone(),
+            options: model_options(&config.runtime).map_err(StartError)?,
+            library,
+            scheduler: scheduler.clone(),
+            workers: worker_count,
+            keyer: Keyer::new(secret),
+        };
+        let catalog = Arc::new(Catalog::load(loader).map_err(StartError::other)?);
+        let pinning = Pinning(config.runtime.cpu_affinity.clone());
+        let workers = Workers::start(&scheduler, workers, &catalog, pinning, config.runtime.run_limit);
 
         let cache = config.cache.enabled.then(|| {
             Cache::new(volley_cache::CacheConfig {
@@ -159,6 +167,19 @@ impl Server {
         tracing::info!(after_ms = started.elapsed().as_millis() as u64, "everything accepted was answered; bye");
         Ok(())
     }
+}
+
+/// How every model is run, unless its own configuration says otherwise.
+fn model_options(config: &RuntimeConfig) -> Result<ModelOptions, String> {
+    Ok(ModelOptions {
+        intra_op_threads: config.intra_op_threads,
+        inter_op_threads: config.inter_op_threads,
+        spinning: config.spinning,
+        gpu_memory_limit: config.gpu_memory_limit,
+        providers: ProviderPreference::of_names(&config.providers, config.require, config.device)
+            .map_err(|error| format!("runtime.providers: {error}"))?,
+        ..ModelOptions::default()
+    })
 }
 
 fn bind(section: &str, host: IpAddr, port: u16) -> Result<TcpListener, StartError> {

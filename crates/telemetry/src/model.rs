@@ -6,7 +6,7 @@ use metrics::{Counter, Histogram};
 use std::time::Duration;
 
 /// Which variant of which model.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ModelLabels<'a> {
     /// The model's name.
     pub model: &'a str,

@@ -84,6 +84,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let rounds: Vec<_> = (0..options.rounds).map(|_| submit::round(duration)).collect();
     let over = |figure: fn(&submit::Round) -> f64| rounds.iter().map(figure).collect::<Spread>();
     let (awake, waking) = (over(|round| round.awake), over(|round| round.waking));
+    let unpark = over(|round| round.unpark);
     writeln!(report, "\np99 of one submit, 16 producers, us")?;
     writeln!(report, "  200,000/s, bare queue        {:.2}", over(|round| round.floor))?;
     writeln!(report, "  200,000/s, leader awake      {awake:.2}")?;
@@ -93,6 +94,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         "  2,000/s, leader asleep       {waking:.2} ({:.2} batches a request)",
         over(|round| round.wakes)
     )?;
+    writeln!(report, "  2,000/s, bare unpark         {unpark:.2}, a submit {:.2} times", waking.over(&unpark))?;
 
     let parked: Spread = (0..options.rounds).map(|_| waits::parked_round_trip()).collect();
     let notice: Spread = (0..options.rounds).map(|_| waits::drop_notice_p99()).collect();
@@ -105,6 +107,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         "submit_over_floor": rounded(over_floor, 3),
         "submit_p99_us": rounded(awake.median(), 2),
         "submit_waking_p99_us": rounded(waking.median(), 2),
+        "bare_unpark_p99_us": rounded(unpark.median(), 2),
         "parked_round_trip_us": rounded(parked.median(), 1),
         "requests_per_second": rounded(crowd.volley.median(), 0),
         "over_tokio_mpsc": rounded(crowd.volley.over(&crowd.tokio).median(), 2),

@@ -3,11 +3,12 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::Barrier;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam::queue::ArrayQueue;
+use crossbeam::sync::Parker;
 
 use crate::rivals::{Volley, answer};
 
@@ -38,6 +39,8 @@ pub(crate) struct Round {
     pub(crate) waking: f64,
     /// Batches per request at the quiet pace: 1 if each request found the leader asleep or on its way there.
     pub(crate) wakes: f64,
+    /// The machine's own: waking a thread that does nothing but park again, at the quiet pace.
+    pub(crate) unpark: f64,
 }
 
 /// Measures each case for `duration`.
@@ -62,7 +65,25 @@ pub(crate) fn round(duration: Duration) -> Round {
     drop(volley);
     let wakes = batches.load(Ordering::Relaxed) as f64 / quiet.len() as f64;
 
-    Round { floor, awake: awake(duration), mixed, waking: p99(&mut quiet), wakes }
+    Round { floor, awake: awake(duration), mixed, waking: p99(&mut quiet), wakes, unpark: unpark(duration) }
+}
+
+/// Wakes a thread that parks again at once, as the leader's sleep and its waking do at the least.
+fn unpark(duration: Duration) -> f64 {
+    let parker = Parker::new();
+    let unparker = parker.unparker().clone();
+    let ended = Arc::new(AtomicBool::new(false));
+    let has_ended = Arc::clone(&ended);
+    let sleeper = thread::spawn(move || {
+        while !has_ended.load(Ordering::Relaxed) {
+            parker.park();
+        }
+    });
+    let mut quiet = paced(QUIET_PACE, duration, |_| unparker.unpark());
+    ended.store(true, Ordering::Relaxed);
+    unparker.unpark();
+    sleeper.join().expect("it only sleeps");
+    p99(&mut quiet)
 }
 
 /// The executor returns only when more waits, so the worker never rests.

@@ -1,178 +1,174 @@
-//! The models that are served, by name, version and variant.
+//! The models that are served, by name, version and variant, and how they come and go while requests are answered.
+//!
+//! A load makes a whole model anew beside the one that serves, and puts it in its place in one step. Requests hold what
+//! they were resolved to: what was replaced answers those it has, and is unloaded with the last of them. A load that fails
+//! leaves everything as it was, and says why in the log, in the repository's index and in the metrics.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+mod loader;
+mod served;
 
-use volley_cache::{KeyHasher, Keyer};
-use volley_gpu_runtime::{
-    BASELINE_VARIANT, Library, Model, ModelOptions, Provider, ProviderPreference, Repository, TensorSpec, VersionFolder,
-};
-use volley_scheduler::{GroupConfig, GroupId};
-use volley_telemetry::{ModelLabels, ModelMetrics, model_loaded};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::codec::Interface;
-use crate::config::{Config, ModelConfig, RuntimeConfig};
-use crate::engine::DeviceScheduler;
+use arc_swap::ArcSwap;
+use volley_telemetry::{ModelLabels, model_load_failed, model_loaded, model_unloaded};
+
 use crate::error::{ApiError, Cause};
 
-/// The variant that is served when the configuration names none, if the model has it.
-const PREFERRED_VARIANT: &str = "int8";
+pub(crate) use loader::{LoadFailure, Loader, repository_path};
+pub(crate) use served::{Members, Runs, ServedVariant};
 
 /// All that is served.
 #[derive(Debug)]
 pub(crate) struct Catalog {
-    models: BTreeMap<String, ServedModel>,
+    served: ArcSwap<Served>,
+    loader: Loader,
+    /// What went wrong the last time that a model was loaded, by model. Whoever changes what is served holds it.
+    failures: Mutex<BTreeMap<String, String>>,
 }
 
-/// A model with its versions.
-#[derive(Debug)]
+type Served = BTreeMap<String, ServedModel>;
+
+/// A model with its versions; at least one.
+#[derive(Debug, Clone)]
 pub(crate) struct ServedModel {
-    versions: BTreeMap<u64, ServedVersion>,
+    versions: BTreeMap<u64, Arc<ServedVersion>>,
 }
 
 /// A version with its variants; the first is the default.
 #[derive(Debug)]
 pub(crate) struct ServedVersion {
     variants: Vec<Arc<ServedVariant>>,
+    ensemble: Option<Arc<ServedVariant>>,
 }
 
-/// What a request is answered by.
-#[derive(Debug)]
-pub(crate) struct ServedVariant {
-    /// The model's name.
-    pub model_name: String,
-    /// The version, as the protocol writes it.
-    pub version: String,
-    /// The variant's name.
-    pub variant: String,
-    /// The loaded file.
-    pub model: Model,
-    /// What may share a batch with this.
-    pub group: GroupId,
-    /// The start of its cache keys: the file, its provider and the variant's name.
-    pub identity: KeyHasher,
-    /// Where its requests are counted.
-    pub metrics: ModelMetrics,
-    settings: ModelConfig,
+/// What a request asks for, beside a model.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Selection<'a> {
+    /// The version; the latest if none.
+    pub version: Option<&'a str>,
+    /// The variant; the default if none.
+    pub variant: Option<&'a str>,
+    /// The parameter that asks for the ensemble, if one does.
+    pub ensemble: Option<&'static str>,
 }
 
-impl ServedVariant {
-    /// What a request for this variant must look like.
-    pub(crate) fn interface(&self) -> Interface<'_> {
-        Interface {
-            inputs: self.model.inputs(),
-            outputs: self.model.outputs(),
-            max_rows: self.settings.max_batch.get(),
-            allow_non_finite: self.settings.allow_non_finite,
-        }
-    }
-
-    /// The model's inputs.
-    pub(crate) fn inputs(&self) -> &[TensorSpec] {
-        self.model.inputs()
-    }
-
-    /// The model's outputs.
-    pub(crate) fn outputs(&self) -> &Arc<[TensorSpec]> {
-        self.model.outputs()
-    }
+/// A line of the repository's index.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct IndexEntry {
+    /// The model.
+    pub model: String,
+    /// A version of it that is served, or none is.
+    pub version: Option<u64>,
+    /// Why it is not served, or why it is not served as it lies in the repository.
+    pub reason: String,
 }
 
 impl Catalog {
-    /// Loads the latest version of each model of the configured repository and registers it with the scheduler.
+    /// Loads every model of the repository.
     ///
     /// # Errors
-    /// A sentence that says which model could not be served, and why.
-    pub(crate) fn load(
-        config: &Config,
-        library: &Library,
-        scheduler: &DeviceScheduler,
-        keyer: &Keyer,
-    ) -> Result<Self, String> {
-        let path = repository_path(config.model_repository.as_deref())?;
-        let repository = Repository::open(&path).map_err(|e| with_sources(&e))?;
-        let unknown: Vec<_> =
-            config.models.keys().filter(|name| !repository.models.iter().any(|model| model.name == **name)).collect();
-        if let Some(name) = unknown.first() {
-            return Err(format!("models.{name}: the repository {} has no such model", path.display()));
+    /// The first model that could not be loaded, and why.
+    pub(crate) fn load(loader: Loader) -> Result<Self, LoadFailure> {
+        let mut served = Served::new();
+        for name in loader.names()? {
+            let model = loader.load(&name).inspect_err(|failure| model_load_failed(&name, failure.reason))?;
+            served.insert(name, model);
         }
-        let providers = provider_preference(&config.runtime)?;
-        let mut models = BTreeMap::new();
-        for folder in &repository.models {
-            let settings = config.model(&folder.name);
-            let options = ModelOptions {
-                max_batch: settings.max_batch,
-                intra_op_threads: config.runtime.intra_op_threads,
-                providers: providers.clone(),
-                golden_tolerance: settings.golden_tolerance,
-                ..ModelOptions::default()
-            };
-            let version = folder.latest();
-            let mut variants = Vec::new();
-            for name in chosen_variants(&folder.name, version, &settings)? {
-                let file = version.variants.iter().find(|file| file.name == name).expect("chosen from these");
-                let model =
-                    Model::load(library, version, file, options.clone()).map_err(|error| with_sources(&error))?;
-                let mut identity = keyer.hasher();
-                identity
-                    .field(model.file_bytes())
-                    .field(model.placement().provider.name().as_bytes())
-                    .field(name.as_bytes());
-                let full = settings.full_batch.unwrap_or(model.best_batch());
-                let number = version.number.to_string();
-                let labels = ModelLabels { model: &folder.name, version: &number, variant: name };
-                model_loaded(labels, model.placement().provider.name());
-                variants.push(Arc::new(ServedVariant {
-                    metrics: ModelMetrics::register(labels),
-                    model_name: folder.name.clone(),
-                    version: number.clone(),
-                    variant: name.to_owned(),
-                    group: scheduler.add_group(GroupConfig::up_to(settings.max_batch).full_at(full)),
-                    identity,
-                    settings: settings.clone(),
-                    model,
-                }));
-            }
-            let versions = BTreeMap::from([(version.number, ServedVersion { variants })]);
-            models.insert(folder.name.clone(), ServedModel { versions });
-        }
-        Ok(Self { models })
+        announce(&Served::new(), &served);
+        Ok(Self { served: ArcSwap::from_pointee(served), loader, failures: Mutex::default() })
     }
 
-    /// The variant that answers a request for `model`, in `version` if named, else the latest.
+    /// Loads `model` as it lies in the repository now, and serves it in place of what is served under that name.
     ///
     /// # Errors
-    /// [`ApiError`] with status 404 for a model or version that is not served, 400 for a variant that is not.
-    pub(crate) fn find(
-        &self,
-        model: &str,
-        version: Option<&str>,
-        variant: Option<&str>,
-    ) -> Result<&Arc<ServedVariant>, ApiError> {
-        let versions = &self.versions(model)?.versions;
-        let found = match version {
+    /// [`LoadFailure`]; what was served is served on.
+    pub(crate) fn reload(&self, model: &str) -> Result<(), LoadFailure> {
+        let mut failures = self.changing();
+        match self.loader.load(model) {
+            Ok(loaded) => {
+                failures.remove(model);
+                self.replace(model, Some(loaded));
+                tracing::info!(model, "loaded; it is served from now on");
+                Ok(())
+            }
+            Err(failure) => {
+                let serves_on = self.served.load().contains_key(model);
+                tracing::error!(model, reason = failure.reason, serves_on, "not loaded: {failure}");
+                model_load_failed(model, failure.reason);
+                failures.insert(model.to_owned(), failure.to_string());
+                Err(failure)
+            }
+        }
+    }
+
+    /// Serves `model` no more. What was asked before is answered.
+    ///
+    /// # Errors
+    /// [`ApiError`] with status 404 for a model that is not served.
+    pub(crate) fn unload(&self, model: &str) -> Result<(), ApiError> {
+        let _changing = self.changing();
+        versions(&self.served.load(), model)?;
+        self.replace(model, None);
+        tracing::info!(model, "unloaded");
+        Ok(())
+    }
+
+    fn changing(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// To be called by whoever is [`changing`](Self::changing).
+    fn replace(&self, name: &str, model: Option<ServedModel>) {
+        let before = self.served.load_full();
+        let mut after = Served::clone(&before);
+        match model {
+            Some(model) => after.insert(name.to_owned(), model),
+            None => after.remove(name),
+        };
+        announce(&before, &after);
+        self.served.store(Arc::new(after));
+    }
+
+    /// What answers a request for `model`.
+    ///
+    /// # Errors
+    /// [`ApiError`] with status 404 for a model or version that is not served, 400 for a variant that is not or an
+    /// ensemble that there is not.
+    pub(crate) fn find(&self, model: &str, selection: Selection<'_>) -> Result<Arc<ServedVariant>, ApiError> {
+        let served = self.served.load();
+        let versions = versions(&served, model)?;
+        let found = match selection.version {
             None => versions.last_key_value().map(|(_, version)| version),
             // As it is written in the folder's name: `01` is not `1`.
             Some(text) => versions.iter().find(|(number, _)| number.to_string() == text).map(|(_, version)| version),
         };
         let found = found.ok_or_else(|| {
             let served: Vec<String> = versions.keys().map(u64::to_string).collect();
-            let asked = version.unwrap_or("latest");
+            let asked = selection.version.unwrap_or("latest");
             ApiError::new(
                 Cause::NotFound,
                 format!("model `{model}` has no version `{asked}`; served: {}", served.join(", ")),
             )
         })?;
-        match variant {
-            None => Ok(found.variants.first().expect("a version has at least one variant")),
-            Some(name) => found.variants.iter().find(|served| served.variant == name).ok_or_else(|| {
-                let served: Vec<&str> = found.variants.iter().map(|served| served.variant.as_str()).collect();
-                ApiError::invalid(
-                    "parameters.variant",
-                    format!("`{name}` is not served; expected one of: {}", served.join(", ")),
-                )
+        let field = |name| format!("parameters.{name}");
+        match (selection.variant, selection.ensemble) {
+            (None, None) => Ok(Arc::clone(found.variants.first().expect("a version has at least one variant"))),
+            (Some(name), None) => {
+                found.variants.iter().find(|served| served.variant == name).cloned().ok_or_else(|| {
+                    let served: Vec<&str> = found.variants.iter().map(|served| served.variant.as_str()).collect();
+                    let message = format!("`{name}` is not served; expected one of: {}", served.join(", "));
+                    ApiError::invalid(field("variant"), message)
+                })
+            }
+            (None, Some(parameter)) => found.ensemble.clone().ok_or_else(|| {
+                let message = "this model has no ensemble; its config.toml names none under [ensemble] members";
+                ApiError::invalid(field(parameter), message)
             }),
+            (Some(name), Some(parameter)) => {
+                let message = format!("given beside variant `{name}`; an ensemble has variants of its own");
+                Err(ApiError::invalid(field(parameter), message))
+            }
         }
     }
 
@@ -181,82 +177,73 @@ impl Catalog {
     /// # Errors
     /// [`ApiError`] with status 404 for a model that is not served.
     pub(crate) fn version_names(&self, model: &str) -> Result<Vec<String>, ApiError> {
-        Ok(self.versions(model)?.versions.keys().map(u64::to_string).collect())
+        Ok(versions(&self.served.load(), model)?.keys().map(u64::to_string).collect())
     }
 
-    /// Every variant of every model.
-    pub(crate) fn variants(&self) -> impl Iterator<Item = &Arc<ServedVariant>> {
-        self.models.values().flat_map(|model| model.versions.values()).flat_map(|version| &version.variants)
+    /// Every variant of every model, ensembles and their members among them.
+    pub(crate) fn variants(&self) -> Vec<Arc<ServedVariant>> {
+        all_variants(&self.served.load()).cloned().collect()
     }
 
-    fn versions(&self, model: &str) -> Result<&ServedModel, ApiError> {
-        self.models.get(model).ok_or_else(|| {
-            let served: Vec<&str> = self.models.keys().map(String::as_str).collect();
-            ApiError::new(Cause::NotFound, format!("model `{model}` is not served; served: {}", served.join(", ")))
-        })
+    /// What the repository holds and what is served of it.
+    pub(crate) fn index(&self) -> Vec<IndexEntry> {
+        let names = self.loader.names();
+        let failures = self.changing();
+        let served = self.served.load();
+        let mut all: BTreeSet<&String> = served.keys().chain(failures.keys()).collect();
+        all.extend(names.iter().flatten());
+        let entry = |model: &String, version| {
+            let failure = failures.get(model).map(|failure| match version {
+                None => failure.clone(),
+                Some(_) => format!("served on as it was, because loading it anew failed: {failure}"),
+            });
+            let unloaded = if version.is_none() { "not loaded" } else { "" };
+            IndexEntry { model: model.clone(), version, reason: failure.unwrap_or_else(|| unloaded.into()) }
+        };
+        all.into_iter()
+            .flat_map(|model| match served.get(model) {
+                Some(of_model) => of_model.versions.keys().map(|&version| entry(model, Some(version))).collect(),
+                None => vec![entry(model, None)],
+            })
+            .collect()
     }
 }
 
-/// The configured repository, or the one that ships with Volley: beside the program or its source, or here.
-fn repository_path(configured: Option<&Path>) -> Result<PathBuf, String> {
-    if let Some(path) = configured {
-        return Ok(path.to_path_buf());
-    }
-    let working = std::env::current_dir().ok();
-    let program = std::env::current_exe().ok();
-    let starts = [working.as_deref(), program.as_deref().and_then(Path::parent)];
-    let candidates: Vec<PathBuf> =
-        starts.into_iter().flatten().flat_map(Path::ancestors).map(|folder| folder.join("models/repository")).collect();
-    candidates.iter().find(|path| path.is_dir()).cloned().ok_or_else(|| {
-        let first = candidates.first().map(|path| path.display().to_string()).unwrap_or_default();
-        format!("no model repository: give one with --model-repository DIR; looked for {first} and the same above")
+fn versions<'a>(served: &'a Served, model: &str) -> Result<&'a BTreeMap<u64, Arc<ServedVersion>>, ApiError> {
+    served.get(model).map(|model| &model.versions).ok_or_else(|| {
+        let served: Vec<&str> = served.keys().map(String::as_str).collect();
+        ApiError::new(Cause::NotFound, format!("model `{model}` is not served; served: {}", served.join(", ")))
     })
 }
 
-fn provider_preference(config: &RuntimeConfig) -> Result<ProviderPreference, String> {
-    let order = config
-        .providers
-        .iter()
-        .map(|name| {
-            Provider::from_name(name)
-                .ok_or_else(|| format!("runtime.providers: `{name}` is none; expected tensorrt, cuda or cpu"))
-        })
-        .collect::<Result<Vec<_>, _>>()?;
-    if order.is_empty() {
-        return Err("runtime.providers: empty; expected at least one of tensorrt, cuda, cpu".into());
-    }
-    Ok(ProviderPreference { order, require: config.require, device: config.device })
+fn all_variants(served: &Served) -> impl Iterator<Item = &Arc<ServedVariant>> {
+    let versions = served.values().flat_map(|model| model.versions.values());
+    versions.flat_map(|version| {
+        // A member may be a variant that can be asked for by itself.
+        let of_ensemble = version.ensemble.iter().flat_map(|ensemble| match &ensemble.runs {
+            Runs::One(_) => vec![ensemble],
+            Runs::Several(several) => {
+                let members = several.members.iter().map(|member| &member.variant);
+                members
+                    .filter(|member| !version.variants.iter().any(|v| Arc::ptr_eq(v, member)))
+                    .chain([ensemble])
+                    .collect()
+            }
+        });
+        version.variants.iter().chain(of_ensemble)
+    })
 }
 
-fn chosen_variants<'a>(
-    model: &str,
-    version: &'a VersionFolder,
-    settings: &'a ModelConfig,
-) -> Result<Vec<&'a str>, String> {
-    let offered: Vec<&str> = version.variants.iter().map(|file| file.name.as_str()).collect();
-    if settings.variants.is_empty() {
-        let preferred = [PREFERRED_VARIANT, BASELINE_VARIANT, offered[0]];
-        return Ok(preferred.into_iter().filter(|name| offered.contains(name)).take(1).collect());
+/// Tells the metrics what is served now and was not, and the other way round.
+fn announce(before: &Served, after: &Served) {
+    fn labels(served: &Served) -> BTreeSet<(ModelLabels<'_>, &'static str)> {
+        all_variants(served).map(|variant| (variant.labels(), variant.provider())).collect()
     }
-    if let Some(missing) = settings.variants.iter().find(|name| !offered.contains(&name.as_str())) {
-        return Err(format!(
-            "models.{model}.variants: there is no `{missing}`; the repository has {}",
-            offered.join(", ")
-        ));
+    let (before, after) = (labels(before), labels(after));
+    for &(labels, provider) in before.difference(&after) {
+        model_unloaded(labels, provider);
     }
-    Ok(settings.variants.iter().map(String::as_str).collect())
-}
-
-/// An error with its causes, in one line.
-fn with_sources(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
+    for &(labels, provider) in after.difference(&before) {
+        model_loaded(labels, provider);
     }
-    text
 }

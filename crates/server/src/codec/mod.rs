@@ -10,4 +10,4 @@ mod response;
 pub(crate) use parameters::Parameters;
 pub(crate) use pieces::Pieces;
 pub(crate) use request::{Envelope, InferRequest, Interface, split};
-pub(crate) use response::{Encoded, encode};
+pub(crate) use response::{Answerer, Encoded, Participation, encode};

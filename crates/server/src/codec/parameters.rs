@@ -36,12 +36,22 @@ impl Parameters {
         self.timeout.filter(|&microseconds| microseconds > 0).map(Duration::from_micros)
     }
 
+    /// The parameter that asks for an ensemble, if one does.
+    pub(crate) fn ensemble(&self) -> Option<&'static str> {
+        let uncertainty = self.wants_uncertainty().then_some("return_uncertainty");
+        uncertainty.or((self.use_ensemble == Some(true)).then_some("use_ensemble"))
+    }
+
+    /// Whether the answer's uncertainty is to be among the outputs.
+    pub(crate) fn wants_uncertainty(&self) -> bool {
+        self.return_uncertainty == Some(true)
+    }
+
     /// Refuses what no served model can do, rather than ignore it.
     pub(crate) fn check(&self) -> Result<(), ApiError> {
-        for (name, wanted) in [("return_uncertainty", self.return_uncertainty), ("use_ensemble", self.use_ensemble)] {
-            if wanted == Some(true) {
-                return Err(ApiError::invalid(format!("parameters.{name}"), "this model has no ensemble"));
-            }
+        if self.wants_uncertainty() && self.use_ensemble == Some(false) {
+            let message = "true, where use_ensemble is false; the uncertainty is how far an ensemble's members differ";
+            return Err(ApiError::invalid("parameters.return_uncertainty", message));
         }
         if self.sequence_id.as_ref().is_some_and(Sequence::is_set) {
             return Err(ApiError::invalid("parameters.sequence_id", "models here keep no state between requests"));

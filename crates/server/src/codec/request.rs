@@ -4,6 +4,7 @@
 //! [`Envelope::read`] takes the JSON apart, [`Envelope::bind`] checks it against a model.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Deserializer};
@@ -27,7 +28,7 @@ pub(crate) struct InferRequest {
     /// The caller's own id, echoed.
     pub id: Option<String>,
     /// Values of each model input, in the model's order.
-    pub inputs: Vec<Pieces>,
+    pub inputs: Arc<[Pieces]>,
     /// Samples in the request.
     pub rows: usize,
     /// Which outputs are wanted and in which form, in the order of the response.
@@ -442,7 +443,10 @@ mod tests {
                 "parameters.priority: invalid value",
             ),
             (input(good).replace("}]}", r#"}],"parameters":{"timeout":-1}}"#), "parameters.timeout: invalid value"),
-            (input(good).replace("}]}", r#"}],"parameters":{"use_ensemble":true}}"#), "parameters.use_ensemble: "),
+            (
+                input(good).replace("}]}", r#"}],"parameters":{"use_ensemble":false,"return_uncertainty":true}}"#),
+                "parameters.return_uncertainty: true, where",
+            ),
             (input(good).replace("}]}", r#"}],"parameters":{"sequence_id":3}}"#), "parameters.sequence_id: "),
             (
                 input(good).replace("}]}", r#"}],"outputs":[{"name":"nothing"}]}"#),

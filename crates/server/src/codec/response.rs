@@ -22,7 +22,31 @@ struct Response<'a> {
     id: Option<&'a str>,
     model_name: &'a str,
     model_version: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parameters: Option<Participation>,
     outputs: Vec<Tensor<'a>>,
+}
+
+/// How many members of an ensemble answered, of how many.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(crate) struct Participation {
+    /// Those who answered.
+    pub ensemble_members: usize,
+    /// Those there are.
+    pub ensemble_size: usize,
+}
+
+/// Who answers, as the response names it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Answerer<'a> {
+    /// The model's name.
+    pub model: &'a str,
+    /// The version, as the protocol writes it.
+    pub version: &'a str,
+    /// All outputs there are.
+    pub outputs: &'a [TensorSpec],
+    /// Of an ensemble, who took part.
+    pub participation: Option<Participation>,
 }
 
 #[derive(Serialize)]
@@ -57,18 +81,12 @@ impl Serialize for Shape<'_> {
 ///
 /// # Panics
 /// Never: numbers and names always have a JSON form.
-pub(crate) fn encode(
-    model: &str,
-    version: &str,
-    request: &InferRequest,
-    specs: &[TensorSpec],
-    outputs: &Outputs,
-) -> Encoded {
+pub(crate) fn encode(answerer: Answerer<'_>, request: &InferRequest, outputs: &Outputs) -> Encoded {
     let rows = request.rows;
     let tensors: Vec<(bool, Bytes)> =
         request.outputs.iter().map(|wanted| (wanted.binary, outputs.tensor(wanted.index))).collect();
     let described = request.outputs.iter().zip(&tensors).map(|(wanted, (binary, bytes))| {
-        let spec = &specs[wanted.index];
+        let spec = &answerer.outputs[wanted.index];
         Tensor {
             name: &spec.name,
             datatype: spec.dtype.name(),
@@ -77,8 +95,13 @@ pub(crate) fn encode(
             data: (!binary).then(|| numbers(spec.dtype, bytes)),
         }
     });
-    let response =
-        Response { id: request.id.as_deref(), model_name: model, model_version: version, outputs: described.collect() };
+    let response = Response {
+        id: request.id.as_deref(),
+        model_name: answerer.model,
+        model_version: answerer.version,
+        parameters: answerer.participation,
+        outputs: described.collect(),
+    };
     let raw: usize = tensors.iter().filter(|(binary, _)| *binary).map(|(_, bytes)| bytes.len()).sum();
     let mut body = BytesMut::with_capacity(512 + raw).writer();
     serde_json::to_writer(&mut body, &response).expect("writing to memory cannot fail");
@@ -131,19 +154,23 @@ mod tests {
         vec![spec("features", 2), spec("prediction", 1)]
     }
 
+    fn net(specs: &[TensorSpec]) -> Answerer<'_> {
+        Answerer { model: "net", version: "3", outputs: specs, participation: None }
+    }
+
     fn outputs() -> Outputs {
         let bytes: Vec<u8> = [0.1_f32, -2.5, 3.0e-9].iter().flat_map(|value| value.to_le_bytes()).collect();
         Outputs::from_joined(bytes.into(), &specs().into(), 1).expect("three values")
     }
 
     fn request(outputs: Vec<WantedOutput>) -> InferRequest {
-        InferRequest { id: Some("a\"b".into()), inputs: vec![], rows: 1, outputs }
+        InferRequest { id: Some("a\"b".into()), inputs: [].into(), rows: 1, outputs }
     }
 
     #[test]
     fn numbers_read_back_to_the_same_bits() {
         let wanted = vec![WantedOutput { index: 0, binary: false }, WantedOutput { index: 1, binary: false }];
-        let encoded = encode("net", "3", &request(wanted), &specs(), &outputs());
+        let encoded = encode(net(&specs()), &request(wanted), &outputs());
         assert_eq!(encoded.json_length, None);
         let json: serde_json::Value = serde_json::from_slice(&encoded.body).expect("it is JSON");
         assert_eq!(
@@ -158,7 +185,7 @@ mod tests {
     #[test]
     fn raw_tensors_follow_the_json_in_the_order_asked_for() {
         let wanted = vec![WantedOutput { index: 1, binary: true }, WantedOutput { index: 0, binary: true }];
-        let encoded = encode("net", "3", &request(wanted), &specs(), &outputs());
+        let encoded = encode(net(&specs()), &request(wanted), &outputs());
         let length = encoded.json_length.expect("there are raw tensors");
         let json: serde_json::Value = serde_json::from_slice(&encoded.body[..length]).expect("it is JSON");
         assert_eq!(json["outputs"][0]["name"], "prediction");

@@ -3,6 +3,7 @@
 mod infer;
 mod listener;
 mod metrics;
+mod repository;
 mod routes;
 mod yielding;
 

@@ -13,10 +13,12 @@ use volley_gpu_runtime::TensorSpec;
 
 use super::infer::failure;
 use super::listener::{Edge, Phase};
+use super::repository;
+use crate::catalog::Selection;
 use crate::error::{ApiError, Cause};
 
 /// The protocol's extensions that are offered.
-const EXTENSIONS: [&str; 1] = ["binary_tensor_data"];
+const EXTENSIONS: [&str; 2] = ["binary_tensor_data", "model_repository"];
 
 pub(super) fn router(edge: Arc<Edge>) -> Router {
     let model = get(model_metadata);
@@ -34,6 +36,7 @@ pub(super) fn router(edge: Arc<Edge>) -> Router {
         .route("/v2/models/{model}/versions/{version}/infer", infer)
         .route("/v2/models/{model}/ready", ready.clone())
         .route("/v2/models/{model}/versions/{version}/ready", ready)
+        .merge(repository::router())
         .fallback(no_such_route)
         .method_not_allowed_fallback(wrong_method)
         .with_state(edge)
@@ -49,7 +52,7 @@ impl IntoResponse for ApiError {
 struct ServerMetadata {
     name: &'static str,
     version: &'static str,
-    extensions: [&'static str; 1],
+    extensions: [&'static str; 2],
 }
 
 async fn server_metadata() -> Json<ServerMetadata> {
@@ -57,7 +60,9 @@ async fn server_metadata() -> Json<ServerMetadata> {
 }
 
 async fn server_ready(State(edge): State<Arc<Edge>>) -> StatusCode {
-    if *edge.phase.borrow() == Phase::Serving { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
+    let all_well = || edge.pipeline.catalog.variants().iter().all(|variant| !variant.is_out());
+    let ready = *edge.phase.borrow() == Phase::Serving && all_well();
+    if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
 }
 
 /// The path's model, and its version if there is one.
@@ -65,6 +70,12 @@ async fn server_ready(State(edge): State<Arc<Edge>>) -> StatusCode {
 struct ModelPath {
     model: String,
     version: Option<String>,
+}
+
+impl ModelPath {
+    fn selection(&self) -> Selection<'_> {
+        Selection { version: self.version.as_deref(), ..Selection::default() }
+    }
 }
 
 #[derive(Serialize)]
@@ -96,7 +107,7 @@ async fn model_metadata(
     Path(path): Path<ModelPath>,
 ) -> Result<Json<ModelMetadata>, ApiError> {
     let catalog = &edge.pipeline.catalog;
-    let variant = catalog.find(&path.model, path.version.as_deref(), None)?;
+    let variant = catalog.find(&path.model, path.selection())?;
     Ok(Json(ModelMetadata {
         name: variant.model_name.clone(),
         versions: catalog.version_names(&path.model)?,
@@ -107,8 +118,8 @@ async fn model_metadata(
 }
 
 async fn model_ready(State(edge): State<Arc<Edge>>, Path(path): Path<ModelPath>) -> Result<StatusCode, ApiError> {
-    edge.pipeline.catalog.find(&path.model, path.version.as_deref(), None)?;
-    Ok(StatusCode::OK)
+    let variant = edge.pipeline.catalog.find(&path.model, path.selection())?;
+    Ok(if variant.is_out() { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK })
 }
 
 async fn no_such_route(method: Method, uri: Uri) -> ApiError {

@@ -1,0 +1,158 @@
+//! Ends runs that take too long, and gives up workers that do not come back.
+//!
+//! ```text
+//! run begins ──── limit ──── half a limit more ────▶ time
+//!                   │              │
+//!                   │              └ the worker is given up: another takes its place, its thread is left to itself
+//!                   └ the run is interrupted: ONNX Runtime ends it before its next operator
+//! ```
+//!
+//! Either way the requests of the batch are tried once more (by the pipeline), on a fresh session.
+
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use volley_gpu_runtime::Interrupter;
+use volley_telemetry::Fault;
+
+use super::DeviceScheduler;
+use super::workers::Crew;
+use crate::catalog::{Runs, ServedVariant};
+
+/// How often a variant that is taken out is tried.
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What each worker runs at the moment. A worker locks its own entry twice a batch, the watchdog now and then.
+#[derive(Debug)]
+pub(super) struct Watch {
+    running: Box<[Mutex<Option<Run>>]>,
+}
+
+#[derive(Debug)]
+struct Run {
+    variant: Arc<ServedVariant>,
+    interrupter: Interrupter,
+    started: Instant,
+    interrupted: bool,
+}
+
+/// Ends a run's entry when the run ends.
+#[derive(Debug)]
+pub(super) struct Watched<'a> {
+    watch: &'a Watch,
+    worker: usize,
+    started: Instant,
+}
+
+impl Watch {
+    pub(super) fn new(workers: usize) -> Self {
+        Self { running: (0..workers).map(|_| Mutex::new(None)).collect() }
+    }
+
+    /// `worker` is about to run `variant`.
+    pub(super) fn begin(&self, worker: usize, variant: &Arc<ServedVariant>, interrupter: Interrupter) -> Watched<'_> {
+        let started = Instant::now();
+        *self.entry(worker) = Some(Run { variant: Arc::clone(variant), interrupter, started, interrupted: false });
+        Watched { watch: self, worker, started }
+    }
+
+    fn entry(&self, worker: usize) -> MutexGuard<'_, Option<Run>> {
+        self.running[worker].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Watched<'_> {
+    fn drop(&mut self) {
+        // A worker that was given up may come back to an entry that is its successor's.
+        let run = self.watch.entry(self.worker).take_if(|run| run.started == self.started);
+        // Outside the lock: it may be the variant's last.
+        drop(run);
+    }
+}
+
+/// Watches over runs and variants until told to stop.
+#[derive(Debug)]
+pub(super) struct Watchdog {
+    pub watch: Arc<Watch>,
+    pub crew: Arc<Crew>,
+    pub scheduler: DeviceScheduler,
+    /// Longest time a batch may run.
+    pub limit: Duration,
+}
+
+impl Watchdog {
+    /// Watches until `stop` is sent or dropped.
+    pub(super) fn run(&self, stop: &Receiver<()>) {
+        // A run is ended at most this long after its time.
+        let interval = (self.limit / 16).clamp(Duration::from_millis(1), Duration::from_millis(50));
+        let mut probed = Instant::now();
+        while stop.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
+            let now = Instant::now();
+            for worker in 0..self.watch.running.len() {
+                self.look_at(worker, now);
+            }
+            if now.duration_since(probed) >= PROBE_INTERVAL {
+                probed = now;
+                self.crew.variants().iter().for_each(probe);
+            }
+        }
+    }
+
+    fn look_at(&self, worker: usize, now: Instant) {
+        let mut entry = self.watch.entry(worker);
+        let Some(run) = entry.as_mut() else { return };
+        let ran = now.saturating_duration_since(run.started);
+        let (model, version) = (run.variant.model_name.as_str(), run.variant.version.as_str());
+        if ran >= self.limit && !run.interrupted {
+            tracing::error!(model, version, worker, ?ran, "a batch runs for too long; it is interrupted");
+            run.interrupted = true;
+            run.interrupter.interrupt();
+        }
+        if ran < self.limit + self.limit / 2 {
+            return;
+        }
+        let stuck = self.scheduler.executing().into_iter().find(|executing| executing.worker == worker);
+        // It may have come back since.
+        let Some(successor) = stuck.filter(|s| s.started <= run.started).and_then(|s| self.scheduler.replace(&s))
+        else {
+            return;
+        };
+        tracing::error!(
+            model,
+            version,
+            worker,
+            ?ran,
+            "a worker does not come back from a batch; another takes its place"
+        );
+        let run = entry.take();
+        drop(entry);
+        if let Some(run) = run {
+            run.variant.batch_failed(Fault::Abandoned);
+        }
+        self.crew.start(successor);
+    }
+}
+
+/// Finds out, on a thread of its own, whether a variant that is taken out works again.
+fn probe(variant: &Arc<ServedVariant>) {
+    let Runs::One(instances) = &variant.runs else { return };
+    if !variant.health.begin_probe() {
+        return;
+    }
+    let model = instances.model().clone();
+    let variant = Arc::clone(variant);
+    let probing = thread::Builder::new().name("volley-probe".into()).spawn(move || {
+        let result = model.open_warm_session();
+        let (name, version) = (&variant.model_name, &variant.version);
+        match &result {
+            Ok(_) => tracing::info!(model = name, version, "it works again and takes requests"),
+            Err(error) => tracing::warn!(model = name, version, %error, "it does not work yet"),
+        }
+        variant.health.probed(result.is_ok(), &variant.recovery);
+    });
+    if let Err(error) = probing {
+        tracing::error!(%error, "a probe could not be started");
+    }
+}

@@ -1,0 +1,218 @@
+//! Models that come and go while requests are answered, and versions that must not take traffic.
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use common::{Connection, ServerProcess, binary_request, window};
+use serde_json::{Value, json};
+
+/// A model repository of its own, removed when dropped.
+struct Repository(PathBuf);
+
+impl Repository {
+    /// The bundled model, as version 1 of `cnn_lstm`.
+    fn new(name: &str) -> Self {
+        let root = std::env::temp_dir().join(format!("volley-loading-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&root);
+        let repository = Self(root);
+        repository.add_version(1);
+        repository
+    }
+
+    fn model(&self) -> PathBuf {
+        self.0.join("cnn_lstm")
+    }
+
+    fn add_version(&self, number: u32) -> PathBuf {
+        let folder = self.model().join(number.to_string());
+        fs::create_dir_all(&folder).expect("the temporary folder is writable");
+        for file in ["model.onnx", "golden.safetensors"] {
+            fs::copy(bundled().join(file), folder.join(file)).expect("the bundled model is there");
+        }
+        folder
+    }
+
+    fn serve(&self) -> ServerProcess {
+        ServerProcess::start(&[("VOLLEY_MODEL_REPOSITORY", self.0.to_str().expect("a path in UTF-8"))])
+    }
+}
+
+impl Drop for Repository {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn bundled() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/repository/cnn_lstm/1")
+}
+
+fn load(server: &ServerProcess) -> common::Reply {
+    server.connect().send("POST", "/v2/repository/models/cnn_lstm/load", &[], b"")
+}
+
+fn index(server: &ServerProcess) -> Value {
+    server.connect().send("POST", "/v2/repository/index", &[], b"").json()
+}
+
+fn served_version(connection: &mut Connection) -> String {
+    let reply = connection.infer(&common::json_request(&[window(1)], &json!({ "cache": false })));
+    assert_eq!(reply.status, 200, "{}", String::from_utf8_lossy(&reply.body));
+    reply.json()["model_version"].as_str().expect("a version").to_owned()
+}
+
+fn metrics(server: &ServerProcess) -> String {
+    let reply = Connection::to(server.metrics).send("GET", "/metrics", &[("Connection", "close")], b"");
+    String::from_utf8(reply.body).expect("text")
+}
+
+#[test]
+fn a_load_takes_in_a_new_version_and_an_unload_takes_the_model_out() {
+    let repository = Repository::new("versions");
+    let server = repository.serve();
+    let mut connection = server.connect();
+    assert_eq!(served_version(&mut connection), "1");
+    assert_eq!(index(&server), json!([{ "name": "cnn_lstm", "version": "1", "state": "READY", "reason": "" }]));
+
+    repository.add_version(2);
+    assert_eq!(served_version(&mut connection), "1", "not before it is told to load");
+    assert_eq!(load(&server).status, 200);
+    assert_eq!(served_version(&mut connection), "2");
+
+    let unload = connection.send("POST", "/v2/repository/models/cnn_lstm/unload", &[], b"");
+    assert_eq!(unload.status, 200);
+    assert_eq!(connection.infer(&binary_request(&[window(1)], &json!({}))).status, 404);
+    let unloaded = json!([{ "name": "cnn_lstm", "state": "UNAVAILABLE", "reason": "not loaded" }]);
+    assert_eq!(index(&server), unloaded);
+    assert_eq!(connection.send("POST", "/v2/repository/models/cnn_lstm/unload", &[], b"").status, 404);
+    assert!(metrics(&server).contains("batch_processing_models_loaded 0"));
+
+    assert_eq!(load(&server).status, 200);
+    assert_eq!(served_version(&mut connection), "2");
+    assert!(metrics(&server).contains("batch_processing_models_loaded 1"));
+}
+
+/// A way to spoil version 2, and what must be said of it.
+type Spoiling = (&'static str, fn(&Path), &'static str, &'static [&'static str]);
+
+#[test]
+fn a_version_that_is_not_right_takes_no_traffic_and_the_old_one_serves_on() {
+    let spoilings: [Spoiling; 4] = [
+        ("golden outputs that are off", golden_off, "golden", &["golden", "output `prediction`"]),
+        ("a truncated file", truncated, "refused", &["model.onnx"]),
+        ("an input of another name", renamed_input, "golden", &["no tensor", "input"]),
+        ("not a model at all", no_model, "refused", &["model.onnx"]),
+    ];
+    let repository = Repository::new("spoilt");
+    let server = repository.serve();
+    let mut connection = server.connect();
+    let before = connection.infer(&binary_request(&[window(7)], &json!({ "cache": false }))).values(0);
+    for (what, spoil, reason, words) in spoilings {
+        let folder = repository.add_version(2);
+        spoil(&folder);
+        let refused = load(&server);
+        assert_eq!(refused.status, 400, "{what}");
+        let text = refused.error();
+        assert!(words.iter().all(|word| text.contains(word)), "{what}: {text}");
+        assert_eq!(served_version(&mut connection), "1", "{what}");
+        let after = connection.infer(&binary_request(&[window(7)], &json!({ "cache": false }))).values(0);
+        assert_eq!(before, after, "{what}");
+        let line = &index(&server)[0];
+        assert_eq!((&line["version"], &line["state"]), (&json!("1"), &json!("READY")), "{what}");
+        assert!(line["reason"].as_str().is_some_and(|text| text.contains(words[0])), "{what}: {line}");
+        let series = format!("batch_processing_model_load_failures_total{{model=\"cnn_lstm\",reason=\"{reason}\"}}");
+        assert!(metrics(&server).contains(&series), "{what}: no {series}");
+        fs::remove_dir_all(folder).expect("it was made above");
+    }
+    assert_eq!(load(&server).status, 200, "it is as it was at first");
+    assert_eq!(index(&server)[0]["reason"], "");
+    server.terminate();
+    let (_, log) = server.wait();
+    let refusals = log.iter().filter(|entry| entry["message"].as_str().is_some_and(|text| text.contains("not loaded")));
+    assert_eq!(refusals.count(), spoilings.len(), "{log:?}");
+}
+
+#[test]
+fn a_server_does_not_start_with_a_version_that_is_not_right() {
+    let repository = Repository::new("start");
+    golden_off(&repository.model().join("1"));
+    let failure = std::panic::catch_unwind(|| repository.serve());
+    let text = *failure.err().expect("it must not start").downcast::<String>().expect("a message");
+    assert!(text.contains("golden") && text.contains("prediction"), "{text}");
+}
+
+#[test]
+fn loading_anew_again_and_again_fails_no_request() {
+    let repository = Repository::new("again");
+    let server = repository.serve();
+    let address = server.http;
+    let over = Arc::new(AtomicBool::new(false));
+    let expected = server.connect().infer(&binary_request(&[window(3)], &json!({ "cache": false }))).values(1);
+    let callers: Vec<_> = (0..4)
+        .map(|_| {
+            let (over, expected) = (Arc::clone(&over), expected.clone());
+            std::thread::spawn(move || {
+                let mut connection = Connection::to(address);
+                let mut answered = 0;
+                while !over.load(Ordering::Relaxed) {
+                    let reply = connection.infer(&binary_request(&[window(3)], &json!({ "cache": false })));
+                    assert_eq!(reply.status, 200, "{}", String::from_utf8_lossy(&reply.body));
+                    assert_eq!(reply.values(1), expected);
+                    answered += 1;
+                }
+                answered
+            })
+        })
+        .collect();
+    for round in 0..10 {
+        if round % 2 == 1 {
+            golden_off(&repository.add_version(2));
+        }
+        assert_eq!(load(&server).status, if round % 2 == 1 { 400 } else { 200 });
+        let _ = fs::remove_dir_all(repository.model().join("2"));
+    }
+    over.store(true, Ordering::Relaxed);
+    for caller in callers {
+        assert!(caller.join().expect("every request was answered") > 0);
+    }
+}
+
+/// Changes the last bytes: they belong to the last tensor.
+fn golden_off(folder: &Path) {
+    let path = folder.join("golden.safetensors");
+    let mut bytes = fs::read(&path).expect("it was copied");
+    let at = prediction_at(&bytes);
+    bytes[at..at + 4].copy_from_slice(&0.75_f32.to_le_bytes());
+    fs::write(path, bytes).expect("it was written before");
+}
+
+/// Where `fp32.prediction` begins in a safetensors file: eight bytes of length, a JSON header, then the tensors.
+fn prediction_at(bytes: &[u8]) -> usize {
+    let length = u64::from_le_bytes(bytes[..8].try_into().expect("eight bytes")) as usize;
+    let header: Value = serde_json::from_slice(&bytes[8..8 + length]).expect("a JSON header");
+    8 + length + header["fp32.prediction"]["data_offsets"][0].as_u64().expect("an offset") as usize
+}
+
+fn truncated(folder: &Path) {
+    let path = folder.join("model.onnx");
+    let bytes = fs::read(&path).expect("it was copied");
+    fs::write(path, &bytes[..bytes.len() / 2]).expect("it was written before");
+}
+
+/// Renames the golden inputs, which is how a graph with an input of another name looks to them. Of the same length, so
+/// that the file stays as it is otherwise.
+fn renamed_input(folder: &Path) {
+    let path = folder.join("golden.safetensors");
+    let mut bytes = fs::read(&path).expect("it was copied");
+    let at = bytes.windows(7).position(|window| window == b"\"input\"").expect("the header names the input");
+    bytes[at..at + 7].copy_from_slice(b"\"inpot\"");
+    fs::write(path, bytes).expect("it was written before");
+}
+
+fn no_model(folder: &Path) {
+    fs::write(folder.join("model.onnx"), "a text").expect("it was written before");
+}

@@ -1,0 +1,132 @@
+//! What becomes of requests when things break: each fault is made for real, in a real server under load, and each answer
+//! is compared with what the model says when nothing is broken.
+//!
+//! ```sh
+//! just bench faults
+//! ```
+//!
+//! A model with an operator that fails, stalls or hangs on demand is served beside the bundled one, both under load. For each
+//! fault the table has the requests that were lost (any answer but 200), the wrong answers, the longest that any request
+//! took (what recovery cost), and the longest that a request for the *other* model took, beside what it takes without faults.
+
+mod load;
+mod panic;
+mod site;
+
+use std::error::Error;
+use std::time::Duration;
+
+use serde_json::{Map, json};
+
+use load::{Load, Seen};
+use site::{RUN_LIMIT, Site};
+
+/// How long the load runs before and after a fault.
+const CALM: Duration = Duration::from_millis(500);
+
+struct Row {
+    name: &'static str,
+    /// The model that the fault is about.
+    here: Seen,
+    /// The other.
+    elsewhere: Seen,
+    note: String,
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut rows = Vec::new();
+    eprintln!("a server with two models, under load");
+    let site = Site::open(&[])?;
+    for (name, word) in
+        [("none", "pass"), ("session_failure", "fail-once"), ("slow_run", "stall-once 400"), ("hang", "hang-once")]
+    {
+        eprintln!("fault: {name}");
+        let load = Load::start(&site)?;
+        std::thread::sleep(CALM);
+        site.fault(word)?;
+        // Longer than until a worker is given up.
+        std::thread::sleep(CALM + 3 * RUN_LIMIT);
+        let (here, elsewhere) = load.stop();
+        let note = site.faults_seen()?;
+        site.fault("pass")?;
+        rows.push(Row { name, here, elsewhere, note });
+    }
+    for (name, spoil) in site::SPOILINGS {
+        eprintln!("fault: {name}");
+        let load = Load::start(&site)?;
+        std::thread::sleep(CALM);
+        let refusal = site.load_spoilt(spoil)?;
+        std::thread::sleep(CALM);
+        let (elsewhere, here) = load.stop();
+        rows.push(Row { name, here, elsewhere, note: refusal });
+    }
+    drop(site);
+    eprintln!("fault: out_of_memory");
+    rows.push(out_of_memory()?);
+    eprintln!("fault: worker_panic");
+    let (here, panics) = panic::run()?;
+    let note = format!("{panics} batches panicked");
+    rows.push(Row { name: "worker_panic", here, elsewhere: Seen::default(), note });
+
+    println!("run limit {} ms: interrupted then, given up half of that later", RUN_LIMIT.as_millis());
+    println!(
+        "{:<18} {:>9} {:>5} {:>6} {:>12} {:>15}  what was seen",
+        "fault", "requests", "lost", "wrong", "longest, ms", "other model, ms"
+    );
+    let mut figures = Map::new();
+    for Row { name, here, elsewhere, note } in &rows {
+        let longest = |seen: &Seen| seen.longest.as_secs_f64() * 1e3;
+        println!(
+            "{name:<18} {:>9} {:>5} {:>6} {:>12.1} {:>15.1}  {note}",
+            here.answered + elsewhere.answered,
+            here.lost + elsewhere.lost,
+            here.wrong + elsewhere.wrong,
+            longest(here),
+            longest(elsewhere),
+        );
+        if *name != "none" {
+            figures.insert(format!("{name}_lost"), json!(here.lost + elsewhere.lost));
+        }
+    }
+    let all = || rows.iter().flat_map(|row| [&row.here, &row.elsewhere]);
+    let longest = |row: &Row| row.here.longest.as_secs_f64() * 1e3;
+    figures.insert("wrong_answers".into(), json!(all().map(|seen| seen.wrong).sum::<usize>()));
+    figures.insert("recovery_ms_max".into(), json!(round(rows[1..].iter().map(longest).fold(0.0, f64::max))));
+    let other = |row: &Row| row.elsewhere.longest.as_secs_f64() * 1e3;
+    figures.insert("other_model_ms_max".into(), json!(round(rows[1..4].iter().map(other).fold(0.0, f64::max))));
+    figures.insert("other_model_ms_calm".into(), json!(round(other(&rows[0]))));
+    for row in rows.iter().filter(|row| row.here.lost + row.elsewhere.lost > 0) {
+        let first = row.here.first_loss.as_ref().or(row.elsewhere.first_loss.as_ref());
+        println!("lost under {}: {}", row.name, first.map_or("", String::as_str));
+    }
+    println!("\n{}", serde_json::Value::Object(figures));
+    Ok(())
+}
+
+/// Loads the bundled model anew under a limit of address space in which its largest batch cannot run; then lifts it.
+fn out_of_memory() -> Result<Row, Box<dyn Error>> {
+    let site = Site::open_for_large_batches()?;
+    let before = site.row_limit()?;
+    let load = Load::of_large_requests(&site)?;
+    std::thread::sleep(CALM);
+    site.limit_memory()?;
+    site.load_again()?;
+    std::thread::sleep(4 * CALM);
+    let under = site.row_limit()?;
+    site.lift_memory_limit()?;
+    let mut after = site.row_limit()?;
+    for _ in 0..60 {
+        std::thread::sleep(Duration::from_millis(500));
+        after = site.row_limit()?;
+        if after == before {
+            break;
+        }
+    }
+    let (here, elsewhere) = load.stop();
+    let note = format!("row limit {before}, learned {under}, after the pressure {after}");
+    Ok(Row { name: "out_of_memory", here, elsewhere, note })
+}
+
+fn round(value: f64) -> f64 {
+    (value * 10.0).round() / 10.0
+}
