@@ -45,7 +45,7 @@ struct Callers {
 impl Callers {
     fn start(server: &ServerProcess) -> Self {
         let over = Arc::new(AtomicBool::new(false));
-        let start = |caller| {
+        let start = |caller: usize| {
             let (over, address) = (Arc::clone(&over), server.http);
             std::thread::spawn(move || {
                 let mut connection = Connection::to(address);
