@@ -5,7 +5,7 @@
 //! ```
 //!
 //! `Fault` (domain `volley.test`, float to float) hands its input on. At each run it reads the file that the
-//! environment variable `VOLLEY_FAULT_FILE` names, and does first what is written there:
+//! environment variable `FAULT_OPERATOR_FILE` names, and does first what is written there:
 //!
 //! | word | what it does |
 //! |---|---|
@@ -57,7 +57,7 @@ struct FaultKernel;
 
 impl Kernel for FaultKernel {
     fn compute(&mut self, context: &ComputeContext) -> ort::Result<()> {
-        if let Some(file) = std::env::var_os("VOLLEY_FAULT_FILE") {
+        if let Some(file) = std::env::var_os("FAULT_OPERATOR_FILE") {
             obey(Path::new(&file)).map_err(ort::Error::new)?;
         }
         let missing = || ort::Error::new("Fault: its input or its output is missing");

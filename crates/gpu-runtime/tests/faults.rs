@@ -23,7 +23,7 @@ impl Orders {
         static FILE: LazyLock<PathBuf> = LazyLock::new(|| {
             let file = std::env::temp_dir().join(format!("volley-fault-{}", std::process::id()));
             // SAFETY: every test comes by here before it calls what is not Rust's and may read the environment.
-            unsafe { std::env::set_var("VOLLEY_FAULT_FILE", &file) };
+            unsafe { std::env::set_var("FAULT_OPERATOR_FILE", &file) };
             file
         });
         static LOCK: Mutex<()> = Mutex::new(());

@@ -18,7 +18,7 @@ fn serve(name: &str, settings: &[(&str, &str)]) -> (ServerProcess, Repository) {
     let fault = repository.fault_file();
     let mut all = vec![
         ("VOLLEY_MODEL_REPOSITORY", repository.path()),
-        ("VOLLEY_FAULT_FILE", fault.to_str().expect("a path in UTF-8")),
+        ("FAULT_OPERATOR_FILE", fault.to_str().expect("a path in UTF-8")),
         ("VOLLEY_RUNTIME__RUN_LIMIT", "200ms"),
         ("VOLLEY_RUNTIME__WORKERS", "2"),
     ];

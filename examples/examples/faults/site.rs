@@ -59,7 +59,7 @@ impl Site {
         let limit = format!("{}ms", RUN_LIMIT.as_millis());
         let mut all = vec![
             ("VOLLEY_MODEL_REPOSITORY", repository.as_str()),
-            ("VOLLEY_FAULT_FILE", &fault),
+            ("FAULT_OPERATOR_FILE", &fault),
             ("VOLLEY_RUNTIME__RUN_LIMIT", &limit),
         ];
         all.extend(settings);
