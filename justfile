@@ -18,8 +18,8 @@ serve *args:
 
 # Run every test
 test:
-    cargo build --locked --workspace --bins
-    cargo test --locked --workspace
+    cargo build --locked --workspace --bins --examples --features volley-gpu-runtime/cli
+    cargo test --locked --workspace --features volley-gpu-runtime/cli
     cargo build --release --locked --package volley-gpu-runtime --example operators
     {{python}} -m unittest discover --start-directory tests/clients
     cd models && ../{{python}} -m unittest discover --start-directory tests
@@ -27,7 +27,7 @@ test:
 # All that CI checks besides the tests: format, lints, docs, spelling, and licences where cargo-deny is installed
 check:
     cargo fmt --all --check
-    cargo clippy --locked --workspace --all-targets -- --deny warnings
+    cargo clippy --locked --workspace --all-targets --features volley-gpu-runtime/cli -- --deny warnings
     RUSTDOCFLAGS="--deny warnings" cargo doc --locked --workspace --no-deps --quiet
     .volley/venv/bin/typos
     {{just_executable()}} _bench-scheduler --gate

@@ -1,6 +1,7 @@
-"""Judges the variants on markets that no training ever saw.
+"""Judges the variants on samples that no training ever saw.
 
-Needs neither PyTorch nor the onnx package. The held-out windows are made again from the seed that the graph carries.
+Needs neither PyTorch nor the onnx package. The bundled model's held-out windows are made again from the seed that the
+graph carries.
 """
 
 from dataclasses import dataclass
@@ -8,13 +9,16 @@ from pathlib import Path
 
 import numpy as np
 
-from .graph import OUTPUTS, VARIANTS, run, run_alone, seed_of, session
-from .windows import CHANNELS, CLASSES, HELD_OUT, STEPS, Windows
+from .graph import BASELINE, probabilities_of, run, run_alone, session, variants_in
+from .samples import Samples, held_out
+from .windows import CLASSES
 
 _BATCH = 32
 _BOOTSTRAP_DRAWS = 2_000
 _MIXED_BATCHES = 150
 _LARGEST_MIXED_BATCH = 64
+_SEED = 1
+"""Of the draws that judging takes."""
 
 
 @dataclass(frozen=True)
@@ -22,9 +26,13 @@ class Verdict:
     """How one variant does."""
 
     correct: np.ndarray
-    """For each window, bool [windows]."""
+    """For each sample, bool [samples]."""
     recall: tuple[float, ...]
-    """Share of the windows of each class that were recognised."""
+    """Share of the samples of each class that were recognised; of none is NaN."""
+    drop: float
+    """Percentage points of accuracy less than fp32's; negative when it gains."""
+    drop_interval: tuple[float, float]
+    """95 % confidence interval of `drop`, percentage points."""
     company: float
     """The largest change of any output value that batch mates or batch size made."""
 
@@ -32,99 +40,112 @@ class Verdict:
     def accuracy(self) -> float:
         return float(self.correct.mean())
 
+    def lost(self) -> str:
+        """The accuracy lost with its interval, for a person."""
+        low, high = self.drop_interval
+        return f"{self.drop:+.2f} ({low:+.2f} to {high:+.2f})"
+
 
 @dataclass(frozen=True)
 class Report:
-    """All variants on the same windows."""
+    """All variants on the same samples."""
 
-    windows: int
+    samples: int
     markets: int
+    classes: int
     majority: float
     """What always answering the commonest class would score."""
     verdicts: dict[str, Verdict]
-    drop_interval: tuple[float, float]
-    """95 % confidence interval of `drop`, percentage points."""
-
-    @property
-    def drop(self) -> float:
-        """Percentage points of accuracy that INT8 costs; negative when it gains."""
-        return 100 * (self.verdicts["fp32"].accuracy - self.verdicts["int8"].accuracy)
 
     def figures(self) -> dict[str, float]:
-        """The figures a machine reads."""
-        return {
-            "fp32_accuracy": round(self.verdicts["fp32"].accuracy, 5),
-            "int8_accuracy": round(self.verdicts["int8"].accuracy, 5),
-            "drop_pp": round(self.drop, 3),
-            "int8_batch_max_abs_diff": self.verdicts["int8"].company,
-        }
+        """The figures a machine reads; `drop_pp` is that of `int8`."""
+        figures = {f"{name}_accuracy": round(verdict.accuracy, 5) for name, verdict in self.verdicts.items()}
+        if int8 := self.verdicts.get("int8"):
+            figures |= {"drop_pp": round(int8.drop, 3), "int8_batch_max_abs_diff": int8.company}
+        return figures
 
     def table(self) -> str:
         """The same for a person, as a Markdown table."""
+        names = CLASSES if self.classes == len(CLASSES) else range(self.classes)
         rows = [
-            f"| variant | accuracy | {' | '.join(f'recall {name}' for name in CLASSES)} | change by batch mates |",
-            "|---|---|" + "---|" * (len(CLASSES) + 1),
+            f"| variant | accuracy | {' | '.join(f'recall {name}' for name in names)} | accuracy lost (95 % interval) |"
+            " change by batch mates |",
+            "|---|---|" + "---|" * (self.classes + 2),
         ]
         for name, verdict in self.verdicts.items():
             recall = " | ".join(f"{value:.1%}" for value in verdict.recall)
-            rows.append(f"| {name} | {verdict.accuracy:.2%} | {recall} | {verdict.company:.1e} |")
-        low, high = self.drop_interval
-        return "\n".join(rows) + (
-            f"\n\n{self.windows:,} held-out windows of {self.markets} markets. Chance: {1 / len(CLASSES):.1%};"
-            f" always the commonest class: {self.majority:.1%}."
-            f"\nINT8 costs {self.drop:+.2f} percentage points of accuracy (95 % interval {low:+.2f} to {high:+.2f},"
-            "\npaired by window, bootstrapped over markets)."
+            lost = "" if name == BASELINE else verdict.lost()
+            rows.append(f"| {name} | {verdict.accuracy:.2%} | {recall} | {lost} | {verdict.company:.1e} |")
+        return "\n".join(rows) + f"\n\n{self.conditions()}"
+
+    def conditions(self) -> str:
+        """What the accuracies were measured on."""
+        return (
+            f"{self.samples:,} held-out samples of {self.markets} markets. Chance: {1 / self.classes:.1%};"
+            f" always the commonest class: {self.majority:.1%}.\nAccuracy lost is fp32's less the variant's, in"
+            " percentage points, paired by sample, bootstrapped over markets."
         )
 
 
-def judge(version: Path) -> Report:
-    """Runs every variant in `version` over the held-out windows."""
-    seed = seed_of(version / VARIANTS["fp32"])
-    windows = HELD_OUT.make(seed)
-    random = np.random.default_rng([seed, _BOOTSTRAP_DRAWS])
-    verdicts = {variant: _verdict(version / file, windows, seed) for variant, file in VARIANTS.items()}
+def judge(version: Path, recording: Path | None = None) -> Report:
+    """Runs every variant in `version` over the held-out samples: simulated ones unless a recording is given."""
+    paths = variants_in(version)
+    samples = held_out(paths[BASELINE], recording)
+    classes = probabilities_of(run(session(paths[BASELINE]), samples.inputs(np.array([0])))).shape[1]
+    verdicts: dict[str, Verdict] = {}
+    for variant, path in paths.items():
+        correct = _answers(path, samples) == samples.labels
+        baseline = verdicts[BASELINE].correct if verdicts else correct
+        verdicts[variant] = Verdict(
+            correct,
+            tuple(float(_mean(correct[samples.labels == label])) for label in range(classes)),
+            100 * float(baseline.mean() - correct.mean()),
+            _drop_interval(baseline, correct, samples.market),
+            batch_dependence(path, samples, _SEED, _MIXED_BATCHES),
+        )
     return Report(
-        windows=len(windows),
-        markets=windows.features.shape[0],
-        majority=float(np.bincount(windows.labels).max() / len(windows)),
+        samples=len(samples),
+        markets=np.unique(samples.market).size,
+        classes=classes,
+        majority=float(np.bincount(samples.labels).max() / len(samples)),
         verdicts=verdicts,
-        drop_interval=_drop_interval(verdicts["fp32"].correct, verdicts["int8"].correct, windows.market, random),
     )
 
 
-def _verdict(path: Path, windows: Windows, seed: int) -> Verdict:
+def _answers(path: Path, samples: Samples) -> np.ndarray:
     runner = session(path)
-    answers = np.concatenate([run(runner, batch)["prediction"].argmax(axis=1) for batch in windows.batches(_BATCH)])
-    correct = answers == windows.labels
-    recall = tuple(float(correct[windows.labels == label].mean()) for label in range(len(CLASSES)))
-    return Verdict(correct, recall, batch_dependence(path, windows, seed, _MIXED_BATCHES))
+    return np.concatenate([probabilities_of(run(runner, batch)).argmax(axis=1) for batch in samples.batches(_BATCH)])
 
 
-def batch_dependence(path: Path, windows: Windows, seed: int, batches: int) -> float:
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if values.size else float("nan")
+
+
+def batch_dependence(path: Path, samples: Samples, seed: int, batches: int) -> float:
     """The largest difference between an answer computed alone and the same input's answer in a random batch.
 
-    A quarter of the batch mates are outliers: windows magnified up to a millionfold, all zero, or noise.
+    A quarter of the batch mates are outliers: inputs magnified up to a millionfold, all zero, or noise.
     """
     random = np.random.default_rng([seed, _LARGEST_MIXED_BATCH])
-    ordinary = windows.inputs(random.choice(len(windows), 192, replace=False))
-    magnified = windows.inputs(random.choice(len(windows), 48)) * 10 ** random.uniform(1, 6, (48, 1, 1))
-    noise = random.normal(scale=5.0, size=(15, CHANNELS, STEPS))
-    pool = np.concatenate([ordinary, magnified, noise, np.zeros((1, CHANNELS, STEPS))]).astype(np.float32)
+    ordinary = samples.inputs(random.choice(len(samples), min(192, len(samples)), replace=False))
+    factors = 10 ** random.uniform(1, 6, (48, *[1] * (ordinary.ndim - 1)))
+    magnified = samples.inputs(random.choice(len(samples), 48)) * factors
+    noise = random.normal(scale=5.0, size=(15, *ordinary.shape[1:]))
+    pool = np.concatenate([ordinary, magnified, noise, np.zeros((1, *ordinary.shape[1:]))]).astype(np.float32)
     runner = session(path)
     alone = run_alone(runner, pool)
     largest = 0.0
     for _ in range(batches):
         which = random.choice(len(pool), random.integers(1, _LARGEST_MIXED_BATCH + 1))
         together = run(runner, pool[which])
-        largest = max(largest, *(float(np.abs(together[name] - alone[name][which]).max()) for name in OUTPUTS))
+        largest = max(largest, *(float(np.abs(together[name] - alone[name][which]).max()) for name in alone))
     return largest
 
 
-def _drop_interval(
-    fp32: np.ndarray, int8: np.ndarray, market: np.ndarray, random: np.random.Generator
-) -> tuple[float, float]:
-    # Windows of one market share its weather, so markets are drawn, not windows.
-    difference = np.bincount(market, fp32.astype(float) - int8)
+def _drop_interval(baseline: np.ndarray, variant: np.ndarray, market: np.ndarray) -> tuple[float, float]:
+    # Samples of one market share its weather, so markets are drawn, not samples.
+    random = np.random.default_rng([_SEED, _BOOTSTRAP_DRAWS])
+    difference = np.bincount(market, baseline.astype(float) - variant)
     size = np.bincount(market)
     drawn = random.integers(size.size, size=(_BOOTSTRAP_DRAWS, size.size))
     drops = 100 * difference[drawn].sum(axis=1) / size[drawn].sum(axis=1)

@@ -9,11 +9,13 @@ import onnx
 from onnx import numpy_helper
 
 from .accuracy import Report
+from .calibration import FILE as PLOT
+from .calibration import Calibration
 from .golden import EXTREME, ORDINARY
 from .golden import FILE as GOLDEN
-from .graph import VARIANTS, property_of, seed_of
+from .graph import BASELINE, MEMBERS, file_of, property_of, seed_of, variants_in
 from .network import CLIP, CONVOLUTION_CHANNELS, FEATURES, KERNEL
-from .quantise import CALIBRATION_WINDOWS
+from .samples import CALIBRATION_SAMPLES
 from .windows import (
     CHANNELS,
     CLASSES,
@@ -60,6 +62,10 @@ In `int8` the convolutions and the LSTM run in eight bits (static, per channel, 
 {calibration_windows:,} training windows) and the rest in fp32. The LSTM is Volley's operator `QLstm`: a host other than
 Volley loads it as a library, which `models/README.md` tells how to make.
 
+`int8-b` and `int8-c` are the same architecture trained on the same markets from other first weights, over windows in
+another order, and quantised alike ({other_calibrations}).
+With `int8` they are the ensemble that `config.toml` names; `int8` alone is what is served by default.
+
 ## Data and label
 
 Windows of simulated markets (`volley_models/market.py`), all from seed {seed}; no market is in two splits.
@@ -77,6 +83,16 @@ The label compares the mean mid price of the next {horizon} steps with the mid p
 
 `change by batch mates` is the largest change of any output value between an input computed alone and in random batches
 of up to 64, a quarter of them outliers, on the machine that built this.
+
+## The ensemble's uncertainty
+
+{calibration_report}
+
+![accuracy by tenth of samples, ordered by deviation]({plot})
+
+Where the members agree best the mean is right {agreed:.0%} of the time, where they differ most {differed:.0%}. The
+deviation knows what training left open, not what nobody can see coming, and three members make a rough estimate of it:
+the mean's own largest probability is what to weigh it against.
 
 ## Files
 
@@ -112,9 +128,10 @@ def checksum(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def write_card(version: Path, report: Report) -> None:
-    """Writes the card of the files in `version`, which `report` judged."""
-    fp32 = version / VARIANTS["fp32"]
+def write_card(version: Path, report: Report, ensemble: Calibration) -> None:
+    """Writes the card of the files in `version`, which `report` and `ensemble` judged, and the plot it shows."""
+    (version / PLOT).write_text(ensemble.plot())
+    fp32 = version / file_of(BASELINE)
     splits = {"training": TRAINING, "validation": VALIDATION, "held out": HELD_OUT}
     libraries = ", ".join(f"{library} {version_of(library).split('+')[0]}" for library in _LIBRARIES)
     text = _CARD.format(
@@ -127,19 +144,26 @@ def write_card(version: Path, report: Report) -> None:
         first=CONVOLUTION_CHANNELS[0],
         second=CONVOLUTION_CHANNELS[1],
         kernel=KERNEL,
-        calibration_windows=CALIBRATION_WINDOWS,
+        calibration_windows=CALIBRATION_SAMPLES,
         ordinary=ORDINARY,
         extreme=EXTREME,
         fast=FAST,
         slow=SLOW,
         parameters=_parameters(fp32),
-        calibration=property_of(version / VARIANTS["int8"], "calibration"),
+        calibration=property_of(version / file_of(MEMBERS[0]), "calibration"),
+        other_calibrations=", ".join(
+            f"{member} by {property_of(version / file_of(member), 'calibration')}" for member in MEMBERS[1:]
+        ),
+        calibration_report=ensemble.table(),
+        plot=PLOT,
+        agreed=ensemble.deciles[0][1],
+        differed=ensemble.deciles[-1][1],
         seed=seed_of(fp32),
         splits="\n".join(_split_row(name, split) for name, split in splits.items()),
         horizon=HORIZON,
         flat=FLAT_WITHIN,
         accuracy=report.table(),
-        files="\n".join(_file_row(version / file) for file in (*VARIANTS.values(), GOLDEN)),
+        files="\n".join(_file_row(path) for path in (*variants_in(version).values(), version / GOLDEN)),
         versions=f"Python {platform.python_version()}, {libraries}",
         channels="\n".join(f"| {i} | `{name}` | {what} |" for i, (name, what) in enumerate(channel_meanings())),
     )

@@ -84,10 +84,38 @@ def _graph(weights: dict[str, np.ndarray]) -> onnx.GraphProto:
     )
 
 
+def read(path: Path) -> CnnLstm:
+    """The network that `export` wrote to `path`, or a pruned form of it.
+
+    Raises `ValueError` when the graph is another's.
+    """
+    graph = onnx.load(path).graph
+    constants = {tensor.name: numpy_helper.to_array(tensor).copy() for tensor in graph.initializer}
+    wanted = {"mean", "scale", "lstm.W", "lstm.R", "lstm.B"}
+    wanted |= {f"{layer}.{part}" for layer in ("conv0", "conv1", "head") for part in ("weight", "bias")}
+    if missing := wanted - set(constants):
+        raise ValueError(f"{path}: lacks {', '.join(sorted(missing))}; expected a graph that `export` wrote")
+    channels = constants["conv0.bias"].size, constants["conv1.bias"].size
+    state = {name: constants[name] for name in wanted if not name.startswith("lstm")}
+    state["lstm.weight_ih_l0"] = _gates_as_pytorch(constants["lstm.W"][0])
+    state["lstm.weight_hh_l0"] = _gates_as_pytorch(constants["lstm.R"][0])
+    input_bias, hidden_bias = np.split(constants["lstm.B"][0], 2)
+    state["lstm.bias_ih_l0"], state["lstm.bias_hh_l0"] = map(_gates_as_pytorch, (input_bias, hidden_bias))
+    network = CnnLstm(constants["mean"], constants["scale"], channels)
+    network.load_state_dict({name: torch.from_numpy(value) for name, value in state.items()})
+    return network.eval()
+
+
 def _gates_as_onnx(stacked: np.ndarray) -> np.ndarray:
     """PyTorch stacks the gates as input, forget, cell, output; ONNX as input, output, forget, cell."""
     i, f, c, o = np.split(stacked, 4)
     return np.concatenate([i, o, f, c])
+
+
+def _gates_as_pytorch(stacked: np.ndarray) -> np.ndarray:
+    """The other way round."""
+    i, o, f, c = np.split(stacked, 4)
+    return np.concatenate([i, f, c, o])
 
 
 def _verify(network: CnnLstm, path: Path) -> None:

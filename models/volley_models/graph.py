@@ -5,6 +5,7 @@ Needs neither PyTorch nor the onnx package. Sessions know the operators of Volle
 """
 
 import os
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +21,39 @@ _ROOT = Path(__file__).resolve().parents[2]
 OPERATORS = Path(os.environ.get("CARGO_TARGET_DIR", _ROOT / "target")) / "release/examples/liboperators.so"
 """The library of Volley's operators."""
 
-VARIANTS = {"fp32": "model.onnx", "int8": "model.int8.onnx"}
-"""File of each variant, in the version's folder."""
+BASELINE = "fp32"
+"""The variant that `model.onnx` holds, and what others are compared with."""
+MEMBERS = ("int8", "int8-b", "int8-c")
+"""The variants that the bundled model's ensemble is made of, in the order of their weights' seeds."""
+
+
+def file_of(variant: str) -> str:
+    """The name of a variant's file in a version's folder."""
+    return "model.onnx" if variant == BASELINE else f"model.{variant}.onnx"
+
+
+def variants_in(version: Path) -> dict[str, Path]:
+    """The file of each variant that a version's folder holds: fp32 first, the others by name.
+
+    Raises `FileNotFoundError` when there is no fp32 to compare the others with.
+    """
+    baseline = version / file_of(BASELINE)
+    if not baseline.is_file():
+        raise FileNotFoundError(f"{baseline} is not there; a version's folder needs it to compare its variants with")
+    others = {path.name.removeprefix("model.").removesuffix(".onnx"): path for path in version.glob("model.*.onnx")}
+    return {BASELINE: baseline, **dict(sorted(others.items()))}
+
+
+def members_in(version: Path) -> dict[str, Path]:
+    """The file of each member of a model's ensemble, which `config.toml` beside its versions names.
+
+    Raises `ValueError` when fewer than two are named: one alone has nobody to differ from.
+    """
+    config = version.parent / "config.toml"
+    members = tomllib.loads(config.read_text()).get("ensemble", {}).get("members", [])
+    if len(members) < 2:
+        raise ValueError(f"{config}: ensemble.members: {members}; expected the names of two variants or more")
+    return {member: version / file_of(member) for member in members}
 
 
 def session(path: Path, profile_prefix: Path | None = None) -> onnxruntime.InferenceSession:
@@ -45,15 +77,32 @@ def session(path: Path, profile_prefix: Path | None = None) -> onnxruntime.Infer
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
+def input_of(session: onnxruntime.InferenceSession) -> str:
+    """The name of a graph's only input.
+
+    Raises `ValueError` when it has several.
+    """
+    names = [tensor.name for tensor in session.get_inputs()]
+    if len(names) != 1:
+        raise ValueError(f"the graph has the inputs {', '.join(names)}; expected a single one")
+    return names[0]
+
+
+def probabilities_of(answers: dict[str, np.ndarray]) -> np.ndarray:
+    """The answer that classes are told by, [N, classes]: `prediction`, or the last output where there is none."""
+    return answers.get(OUTPUTS[1], [*answers.values()][-1])
+
+
 def run(session: onnxruntime.InferenceSession, inputs: np.ndarray) -> dict[str, np.ndarray]:
-    """Both outputs by name, for inputs [N, 50, 60] computed as one batch."""
-    return dict(zip(OUTPUTS, session.run(list(OUTPUTS), {INPUT: inputs}), strict=True))
+    """Every output by name, for inputs [N, ...] computed as one batch."""
+    names = [tensor.name for tensor in session.get_outputs()]
+    return dict(zip(names, session.run(names, {input_of(session): inputs}), strict=True))
 
 
 def run_alone(session: onnxruntime.InferenceSession, inputs: np.ndarray) -> dict[str, np.ndarray]:
-    """Both outputs by name, each of the inputs [N, 50, 60] computed in a batch of its own."""
+    """Every output by name, each of the inputs [N, ...] computed in a batch of its own."""
     answers = [run(session, inputs[i : i + 1]) for i in range(len(inputs))]
-    return {name: np.concatenate([answer[name] for answer in answers]) for name in OUTPUTS}
+    return {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}
 
 
 def property_of(path: Path, name: str) -> str:

@@ -19,12 +19,14 @@ class CnnLstm(nn.Module):
     """Two convolutions over time see patterns of a few steps, an LSTM strings them together, its last state is what
     the model knows of a window (`features`), and a linear head reads the direction from it (`prediction`)."""
 
-    def __init__(self, mean: np.ndarray, scale: np.ndarray) -> None:
+    def __init__(
+        self, mean: np.ndarray, scale: np.ndarray, convolution_channels: tuple[int, int] = CONVOLUTION_CHANNELS
+    ) -> None:
         """`mean` and `scale`, [50] each, centre the raw channels and bring them to unit variance."""
         super().__init__()
         self.register_buffer("mean", torch.as_tensor(mean, dtype=torch.float32).reshape(1, CHANNELS, 1))
         self.register_buffer("scale", torch.as_tensor(scale, dtype=torch.float32).reshape(1, CHANNELS, 1))
-        first, second = CONVOLUTION_CHANNELS
+        first, second = convolution_channels
         self.conv0 = nn.Conv1d(CHANNELS, first, KERNEL, padding=KERNEL // 2)
         self.conv1 = nn.Conv1d(first, second, KERNEL, padding=KERNEL // 2)
         self.lstm = nn.LSTM(second, FEATURES, batch_first=True)

@@ -1,10 +1,14 @@
-"""Makes the INT8 variant: convolutions and LSTM in eight bits, calibrated on training windows.
+"""Makes INT8 variants: convolutions and LSTM in eight bits.
+
+`static` reads every range from calibration samples. `dynamic` is ONNX Runtime's own way to an INT8 LSTM, and here to be
+compared with.
 
 Activations are unsigned and weights signed, per output channel, which is the pairing that processors multiply fastest.
 ONNX Runtime computes the convolutions. Their weights use seven of their eight bits: on x86 without VNNI its kernel adds
 two products in sixteen bits, which full-range weights overflow, and the answer would depend on the machine. The LSTM is
 Volley's operator `QLstm` (`crates/gpu-runtime/src/operators/qlstm.rs` defines it), which is exact with all eight bits.
 ONNX Runtime's own INT8 LSTM takes one scale for a whole batch, so that a caller's answer would depend on its mates.
+An LSTM that `QLstm` cannot stand for stays in fp32.
 """
 
 import logging
@@ -14,16 +18,22 @@ from pathlib import Path
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
-from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    CalibrationMethod,
+    QuantFormat,
+    QuantType,
+    quantize_dynamic,
+    quantize_static,
+)
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from .graph import INPUT, run, seed_of, session
-from .windows import TRAINING, VALIDATION, Windows
+from .graph import input_of, probabilities_of, run, session
+from .samples import Material, Samples
 
 DOMAIN = "volley"
 HIDDEN_SCALE = 127
 """What `QLstm` multiplies its hidden state with before it rounds it."""
-CALIBRATION_WINDOWS = 1_024
 _BATCH = 64
 
 _METHODS = {
@@ -33,17 +43,14 @@ _METHODS = {
 }
 
 
-def quantise(fp32: Path, int8: Path) -> None:
-    """Writes to `int8` the quantised form of `fp32` that answers best on the validation markets.
+def quantise_static(fp32: Path, int8: Path, material: Material) -> None:
+    """Writes to `int8` the quantised form of `fp32` that answers best on the selection.
 
     On equal accuracy the one closest to fp32 in its probabilities is taken. The graph's metadata names the method.
     """
-    seed = seed_of(fp32)
-    training, validation = TRAINING.make(seed), VALIDATION.make(seed)
-    chosen = np.random.default_rng([seed, CALIBRATION_WINDOWS]).choice(len(training), CALIBRATION_WINDOWS, False)
-    calibration = training.inputs(np.sort(chosen))
-    baseline = _probabilities(fp32, validation)
-    print(f"fp32: validation accuracy {_accuracy(baseline, validation):.4f}")
+    selection = material.selection
+    baseline = _probabilities(fp32, selection)
+    print(f"fp32: validation accuracy {_accuracy(baseline, selection):.4f}")
     candidates = []
     with tempfile.TemporaryDirectory() as folder:
         prepared = Path(folder) / "prepared.onnx"
@@ -51,9 +58,9 @@ def quantise(fp32: Path, int8: Path) -> None:
         quant_pre_process(str(fp32), str(prepared), skip_optimization=True, skip_symbolic_shape=True)
         for name, (method, extra) in _METHODS.items():
             path = Path(folder) / f"{name}.onnx"
-            _quantise_with(method, extra, prepared, path, calibration)
-            probabilities = _probabilities(path, validation)
-            accuracy = _accuracy(probabilities, validation)
+            _quantise_with(method, extra, prepared, path, material.calibration)
+            probabilities = _probabilities(path, selection)
+            accuracy = _accuracy(probabilities, selection)
             distance = float(np.abs(probabilities - baseline).mean())
             print(f"int8, {name}: validation accuracy {accuracy:.4f}, mean change of a probability {distance:.5f}")
             candidates.append(((accuracy, -distance), name, path.read_bytes()))
@@ -63,13 +70,27 @@ def quantise(fp32: Path, int8: Path) -> None:
     onnx.save(chosen_model, int8)
 
 
+def quantise_dynamic(fp32: Path, int8: Path) -> None:
+    """Writes to `int8` the form of `fp32` whose LSTMs and matrix products find their ranges as they run.
+
+    Convolutions stay in fp32: ONNX Runtime's dynamic ones (`ConvInteger`) have no fast kernel. Answers of such an LSTM
+    depend on batch mates.
+    """
+    logging.disable(logging.WARNING)
+    quantize_dynamic(
+        str(fp32), str(int8), op_types_to_quantize=["LSTM", "MatMul"], per_channel=True, weight_type=QuantType.QInt8
+    )
+    logging.disable(logging.NOTSET)
+
+
 class _Reader(CalibrationDataReader):
-    def __init__(self, inputs: np.ndarray) -> None:
-        self._batches = iter(np.split(inputs, len(inputs) // _BATCH))
+    def __init__(self, name: str, inputs: np.ndarray) -> None:
+        self._name = name
+        self._batches = iter([inputs[start : start + _BATCH] for start in range(0, len(inputs), _BATCH)])
 
     def get_next(self) -> dict[str, np.ndarray] | None:
         batch = next(self._batches, None)
-        return None if batch is None else {INPUT: batch}
+        return None if batch is None else {self._name: batch}
 
 
 def _quantise_with(method: CalibrationMethod, extra: dict, fp32: Path, int8: Path, calibration: np.ndarray) -> None:
@@ -78,7 +99,7 @@ def _quantise_with(method: CalibrationMethod, extra: dict, fp32: Path, int8: Pat
     quantize_static(
         str(fp32),
         str(int8),
-        _Reader(calibration),
+        _Reader(input_of(session(fp32)), calibration),
         quant_format=QuantFormat.QDQ,
         # Relu is named so that the scales sit after it, and it vanishes into the convolution's own clamping.
         op_types_to_quantize=["Conv", "Relu"],
@@ -91,29 +112,37 @@ def _quantise_with(method: CalibrationMethod, extra: dict, fp32: Path, int8: Pat
     )
     logging.disable(logging.NOTSET)
     model = onnx.load(int8)
-    _quantise_lstm(model)
+    for lstm in [node for node in model.graph.node if node.op_type == "LSTM"]:
+        _quantise_lstm(model, lstm)
     onnx.save(model, int8)
 
 
-def _quantise_lstm(model: onnx.ModelProto) -> None:
-    """Replaces the LSTM, and the steps that bring fp32 values to it, by a `QLstm` over the convolution's integers."""
+def _quantise_lstm(model: onnx.ModelProto, lstm: onnx.NodeProto) -> None:
+    """Replaces an LSTM, and the steps that bring fp32 values to it, by a `QLstm` over the convolution's integers.
+
+    It must be one that `QLstm` can stand for: forward, from zero states, its input dequantised and brought time first,
+    its last hidden state all that is read. Others are left as they are.
+    """
     graph = model.graph
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    nodes = {node.name: node for node in graph.node}
-    dequantise, time_first, lstm, last_state = (
-        nodes[name] for name in ("conv1.out_DequantizeLinear", "time_first", "lstm", "last_state")
-    )
+    steps = _steps_around(graph, lstm)
+    if steps is None or not all(name in constants for name in lstm.input[1:]):
+        print(f"{lstm.name}: stays fp32; expected DequantizeLinear, Transpose, a plain LSTM, Squeeze of its last state")
+        return
+    dequantise, time_first, last_state = steps
     integers, input_scale, input_zero_point = dequantise.input
     _, w, r, b = lstm.input
     weights, scale, shift = _quantise_gates(constants[w][0] * constants[input_scale], constants[r][0] / HIDDEN_SCALE)
-    tensors = {"lstm.weights": weights, "lstm.scale": scale, "lstm.bias": np.add(*np.split(constants[b][0], 2))}
+    bias = np.add(*np.split(constants[b][0], 2))
+    tensors = {f"{lstm.name}.{part}": array for part, array in (("weights", weights), ("scale", scale), ("bias", bias))}
+    [time_steps] = time_first.output
     replacements = [
-        helper.make_node("Transpose", [integers], ["steps"], "step_by_step", perm=[0, 2, 1]),
+        helper.make_node("Transpose", [integers], [time_steps], "step_by_step", perm=[0, 2, 1]),
         helper.make_node(
             "QLstm",
-            ["steps", *tensors],
+            [time_steps, *tensors],
             last_state.output,
-            "lstm",
+            lstm.name,
             domain=DOMAIN,
             input_zero_point=int(constants[input_zero_point]),
             input_shift=shift,
@@ -129,7 +158,33 @@ def _quantise_lstm(model: onnx.ModelProto) -> None:
         graph.initializer.remove(tensor)
     graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in tensors.items())
     del graph.value_info[:]  # It tells of tensors that are gone.
-    model.opset_import.append(helper.make_opsetid(DOMAIN, 1))
+    if DOMAIN not in {opset.domain for opset in model.opset_import}:
+        model.opset_import.append(helper.make_opsetid(DOMAIN, 1))
+
+
+def _steps_around(graph: onnx.GraphProto, lstm: onnx.NodeProto) -> tuple[onnx.NodeProto, ...] | None:
+    """The steps that `QLstm` takes over, or `None` where the graph is not of that shape."""
+    made_by = {output: node for node in graph.node for output in node.output}
+    read_by = {
+        name: [node for node in graph.node if name in node.input] for node in graph.node for name in node.output
+    }
+    attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in lstm.attribute}
+    time_first = made_by.get(lstm.input[0])
+    dequantise = time_first and made_by.get(time_first.input[0])
+    plain = set(attributes) <= {"hidden_size", "direction"} and attributes.get("direction", b"forward") == b"forward"
+    if not plain or len(lstm.input) != 4 or len(lstm.output) < 2 or lstm.output[0] or any(lstm.output[2:]):
+        return None
+    readers = read_by[lstm.output[1]]
+    if [node.op_type for node in readers] != ["Squeeze"] or lstm.output[1] in {output.name for output in graph.output}:
+        return None
+    if dequantise is None or dequantise.op_type != "DequantizeLinear" or len(dequantise.input) != 3:
+        return None
+    brought = [helper.get_attribute_value(attribute) for attribute in time_first.attribute]
+    if time_first.op_type != "Transpose" or brought != [[2, 0, 1]]:
+        return None
+    # What another step reads too must stay.
+    alone = len(read_by[dequantise.output[0]]) == 1 and len(read_by[time_first.output[0]]) == 1
+    return (dequantise, time_first, readers[0]) if alone else None
 
 
 def _quantise_gates(input_weights: np.ndarray, hidden_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
@@ -142,10 +197,10 @@ def _quantise_gates(input_weights: np.ndarray, hidden_weights: np.ndarray) -> tu
     return np.concatenate(sides, axis=1).round().astype(np.int8), scale.astype(np.float32), shift
 
 
-def _probabilities(path: Path, windows: Windows) -> np.ndarray:
+def _probabilities(path: Path, samples: Samples) -> np.ndarray:
     runner = session(path)
-    return np.concatenate([run(runner, batch)["prediction"] for batch in windows.batches(_BATCH)])
+    return np.concatenate([probabilities_of(run(runner, batch)) for batch in samples.batches(_BATCH)])
 
 
-def _accuracy(probabilities: np.ndarray, windows: Windows) -> float:
-    return float((probabilities.argmax(axis=1) == windows.labels).mean())
+def _accuracy(probabilities: np.ndarray, samples: Samples) -> float:
+    return float((probabilities.argmax(axis=1) == samples.labels).mean())

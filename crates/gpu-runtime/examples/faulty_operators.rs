@@ -4,8 +4,8 @@
 //! cargo build -p volley-gpu-runtime --example faulty_operators
 //! ```
 //!
-//! `Fault` (domain `volley.test`, float to float) hands its input on. At each run it reads the file that the environment
-//! variable `VOLLEY_FAULT_FILE` names, and does first what is written there:
+//! `Fault` (domain `volley.test`, float to float) hands its input on. At each run it reads the file that the
+//! environment variable `VOLLEY_FAULT_FILE` names, and does first what is written there:
 //!
 //! | word | what it does |
 //! |---|---|
@@ -14,8 +14,8 @@
 //! | `stall MILLISECONDS` | sleeps for so long |
 //! | `hang` | waits until the file says something else |
 //!
-//! `fail-once`, `stall-once` and `hang-once` are done by a single run, which takes the file away. `hang-once` waits until
-//! there is a file again. A writer that must not be read halfway writes another file and renames it.
+//! `fail-once`, `stall-once` and `hang-once` are done by a single run, which takes the file away. `hang-once` waits
+//! until there is a file again. A writer that must not be read halfway writes another file and renames it.
 //! `tests/models/fault.onnx` is a model with this operator.
 
 use std::ffi::{CString, c_void};

@@ -2,8 +2,8 @@
 
 use std::io;
 
-/// Keeps the calling thread on the processors `cores`, by the numbers that the system gives them. Sessions opened by the
-/// thread afterwards inherit it for the threads that they start.
+/// Keeps the calling thread on the processors `cores`, by the numbers that the system gives them. Sessions opened by
+/// the thread afterwards inherit it for the threads that they start.
 ///
 /// # Errors
 /// When the system has no such processor, or cannot do it at all.

@@ -12,6 +12,8 @@ use crate::session::Session;
 
 /// Each size is run this often; the fastest run counts, because noise only ever adds.
 const RUNS: usize = 3;
+/// Runs that were not disturbed are this close to each other.
+const STEADY: f64 = 1.1;
 /// A smaller batch is preferred as long as it does at least this share of the best rows per second.
 const GOOD_ENOUGH: f64 = 0.98;
 
@@ -38,22 +40,40 @@ pub(crate) fn powers_of_two(max: usize) -> impl Iterator<Item = usize> {
     std::iter::successors(Some(1_usize), |size| size.checked_mul(2)).take_while(move |&size| size < max).chain([max])
 }
 
+/// What all batch sizes cost.
+#[derive(Debug)]
+pub(crate) struct Measurement {
+    pub(crate) sizes: Vec<Measured>,
+    /// Whether it came out alike more than once. It does not where something else keeps the processor busy, and is then
+    /// good enough for now, and not for ever.
+    pub(crate) steady: bool,
+}
+
 /// Runs each of `sizes`.
-pub(crate) fn measure(session: &mut Session, sizes: &[usize]) -> Result<Vec<Measured>, RunError> {
-    let mut measured = Vec::new();
+pub(crate) fn measure(session: &mut Session, sizes: &[usize]) -> Result<Measurement, RunError> {
+    let mut measurement = Measurement { sizes: Vec::new(), steady: true };
     for &rows in sizes {
         // The first run of a size prepares it.
         session.run(rows)?;
-        let mut fastest = Duration::MAX;
-        for _ in 0..RUNS {
+        let mut runs = [Duration::ZERO; RUNS];
+        for took in &mut runs {
             let started = Instant::now();
             session.run(rows)?;
-            fastest = fastest.min(started.elapsed());
+            *took = started.elapsed();
         }
-        // A clock may be too coarse to see a run.
-        measured.push(Measured { rows, seconds: fastest.as_secs_f64().max(1e-9) });
+        measurement.add(rows, runs);
     }
-    Ok(measured)
+    Ok(measurement)
+}
+
+impl Measurement {
+    fn add(&mut self, rows: usize, mut runs: [Duration; RUNS]) {
+        runs.sort_unstable();
+        // A clock may be too coarse to see a run.
+        let [fastest, next, ..] = runs.map(|took| took.as_secs_f64().max(1e-9));
+        self.steady &= next <= fastest * STEADY;
+        self.sizes.push(Measured { rows, seconds: fastest });
+    }
 }
 
 /// The smallest batch that does nearly the most rows per second.
@@ -73,6 +93,17 @@ mod tests {
         assert_eq!(sizes(1), [1]);
         assert_eq!(sizes(32), [1, 2, 4, 8, 16, 32]);
         assert_eq!(sizes(20), [1, 2, 4, 8, 16, 20]);
+    }
+
+    #[test]
+    fn a_measurement_is_steady_if_every_size_came_out_alike_twice() {
+        let mut measurement = Measurement { sizes: vec![], steady: true };
+        let us = Duration::from_micros;
+        measurement.add(1, [us(900), us(105), us(100)]);
+        assert!(measurement.steady && (measurement.sizes[0].seconds - 1e-4).abs() < 1e-12);
+        measurement.add(2, [us(100), us(120), us(130)]);
+        measurement.add(4, [us(100), us(100), us(100)]);
+        assert!(!measurement.steady);
     }
 
     #[test]

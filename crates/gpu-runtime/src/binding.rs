@@ -1,8 +1,9 @@
 //! Buffers that stay bound: the only place with raw ONNX Runtime values, and so with most of the crate's `unsafe`.
 //!
-//! A buffer is allocated once for the largest batch. For each batch size a binding is made that views the buffer's first
-//! rows; it is kept, so that a run costs no allocation and no binding. Only where memory runs out are other rows viewed. On a device that is not the CPU, inputs are bound
-//! anew for each run, because binding is when ONNX Runtime copies them over.
+//! A buffer is allocated once for the largest batch. For each batch size a binding is made that views the buffer's
+//! first rows; it is kept, so that a run costs no allocation and no binding. Only where memory runs out are other rows
+//! viewed. On a device that is not the CPU, inputs are bound anew for each run, because binding is when ONNX Runtime
+//! copies them over.
 
 use std::ffi::CString;
 use std::ops::Range;
@@ -49,8 +50,8 @@ impl Buffer {
         let memory = tensor.memory_info().to_owned();
         let len = rows * spec.row_bytes();
         let start = NonNull::new(tensor.data_ptr_mut().cast::<u8>()).ok_or_else(|| ort::Error::new("no memory"))?;
-        // SAFETY: the tensor has `len` bytes from `start` on, freshly allocated and not shared. Zeroed so that no row is
-        // ever uninitialised, whatever was written before a run.
+        // SAFETY: the tensor has `len` bytes from `start` on, freshly allocated and not shared. Zeroed so that no row
+        // is ever uninitialised, whatever was written before a run.
         unsafe { start.as_ptr().write_bytes(0, len) };
         let name = CString::new(spec.name.as_str()).map_err(|e| ort::Error::new(e.to_string()))?;
         Ok(Self { _tensor: tensor, memory, start, spec: spec.clone(), name, len })
@@ -61,8 +62,8 @@ impl Buffer {
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
-        // SAFETY: `len` initialised bytes; they are written only through `&mut self` or, in a run, by the session, which
-        // holds `&mut` on the buffer then (inputs) or has made sure that nobody else holds it (outputs).
+        // SAFETY: `len` initialised bytes; they are written only through `&mut self` or, in a run, by the session,
+        // which holds `&mut` on the buffer then (inputs) or has made sure that nobody else holds it (outputs).
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
     }
 

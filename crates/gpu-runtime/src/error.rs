@@ -98,22 +98,29 @@ enum RunErrorKind {
     Failed,
 }
 
+impl RunErrorKind {
+    /// ONNX Runtime has no error codes of their own for these, so its messages are matched.
+    fn of(message: &str) -> Self {
+        let says = |words: &[&str]| words.iter().any(|words| message.contains(words));
+        // By an arena; by an operator on the CPU; by CUDA; by its libraries of kernels.
+        if says(&["Failed to allocate memory", "std::bad_alloc", "out of memory", "_STATUS_ALLOC_FAILED"]) {
+            Self::OutOfMemory
+        } else if says(&["terminate flag"]) {
+            Self::Interrupted
+        } else {
+            Self::Failed
+        }
+    }
+}
+
 impl RunError {
     pub(crate) fn new(source: &ort::Error) -> Self {
         let message = source.to_string();
-        // ONNX Runtime has no error codes of their own for these, so its messages are matched.
-        let says = |words: &[&str]| words.iter().any(|words| message.contains(words));
-        let kind = if says(&["Failed to allocate memory", "std::bad_alloc", "CUDA_ERROR_OUT_OF_MEMORY"]) {
-            RunErrorKind::OutOfMemory
-        } else if says(&["terminate flag"]) {
-            RunErrorKind::Interrupted
-        } else {
-            RunErrorKind::Failed
-        };
-        Self { kind, message: message.into() }
+        Self { kind: RunErrorKind::of(&message), message: message.into() }
     }
 
-    /// Whether memory did not suffice for a single row. Of more rows than one, fewer were tried.
+    /// Whether memory did not suffice for a single row, or for new output buffers. Of more rows than one, fewer were
+    /// tried.
     #[must_use]
     pub fn is_out_of_memory(&self) -> bool {
         self.kind == RunErrorKind::OutOfMemory
@@ -133,3 +140,27 @@ impl fmt::Display for RunError {
 }
 
 impl std::error::Error for RunError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_onnx_runtime_says_tells_a_shortage_from_a_fault() {
+        use RunErrorKind::{Failed, Interrupted, OutOfMemory};
+        for (message, kind) in [
+            (
+                "BFCArena::AllocateRawInternal Failed to allocate memory for requested buffer of size 3932160",
+                OutOfMemory,
+            ),
+            ("std::bad_alloc", OutOfMemory),
+            ("CUDA failure 2: out of memory ; GPU=0", OutOfMemory),
+            ("CUDNN failure 4: CUDNN_STATUS_ALLOC_FAILED ; GPU=0", OutOfMemory),
+            ("Exiting due to terminate flag being set to true.", Interrupted),
+            ("CUDA failure 700: an illegal memory access was encountered ; GPU=0", Failed),
+            ("CUDNN failure 8: CUDNN_STATUS_EXECUTION_FAILED", Failed),
+        ] {
+            assert_eq!(RunErrorKind::of(message), kind, "{message}");
+        }
+    }
+}

@@ -81,9 +81,9 @@ impl Slot {
 
     /// Puts `session` there, unless another has taken its place.
     fn give_back(&self, session: Session) {
-        self.row_limit.store(session.row_limit(), Ordering::Relaxed);
         let mut place = self.session.lock().unwrap_or_else(PoisonError::into_inner);
         if place.is_none() {
+            self.row_limit.store(session.row_limit(), Ordering::Relaxed);
             *place = Some(session);
         }
     }

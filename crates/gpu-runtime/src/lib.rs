@@ -4,6 +4,8 @@ mod affinity;
 mod autotune;
 mod binding;
 mod config;
+#[cfg(feature = "nvml")]
+mod device;
 mod ensemble;
 mod error;
 mod golden;
@@ -16,6 +18,7 @@ mod operators;
 mod outputs;
 mod pbtxt;
 mod provider;
+mod record;
 mod repository;
 #[cfg(test)]
 mod scratch;
@@ -26,6 +29,8 @@ mod triton;
 pub use affinity::pin_current_thread;
 pub use autotune::Measured;
 pub use config::{ConfigError, DeclaredTensor, EnsembleConfig, ModelConfig, VersionPolicy};
+#[cfg(feature = "nvml")]
+pub use device::{DeviceError, DeviceMonitor, DeviceSample};
 pub use ensemble::{Ensemble, EnsembleError, Opinions};
 pub use error::{LoadError, RunError};
 pub use instances::{Instances, Lease};
@@ -34,7 +39,7 @@ pub use library::{Library, LibraryError};
 pub use model::{Model, ModelOptions};
 pub use operators::register_custom_ops;
 pub use outputs::Outputs;
-pub use provider::{Placement, Provider, ProviderPreference};
+pub use provider::{PlacedOperator, Placement, Provider, ProviderPreference};
 pub use repository::{BASELINE_VARIANT, ModelFolder, Repository, RepositoryError, VariantFile, VersionFolder};
 pub use session::{BatchOutputs, Session};
 pub use tensor::{DataType, TensorSpec};

@@ -183,6 +183,10 @@ fn with_source(error: &dyn std::error::Error) -> String {
 
 fn forward_log(level: LogLevel, category: &str, _id: &str, location: &str, message: &str) {
     match level {
+        // Said of a graph that is kept, under a key with the hardware in it.
+        LogLevel::Warning if message.starts_with("Serializing optimized model with Graph Optimization level") => {
+            tracing::debug!(target: "onnxruntime", category, location, "{message}");
+        }
         LogLevel::Verbose | LogLevel::Info => tracing::debug!(target: "onnxruntime", category, location, "{message}"),
         LogLevel::Warning => tracing::warn!(target: "onnxruntime", category, location, "{message}"),
         LogLevel::Error | LogLevel::Fatal => {

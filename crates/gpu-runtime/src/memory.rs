@@ -6,7 +6,7 @@
 //!        ▼                                                │
 //!   limited to n ── interval over: try up to 2 n ── it fails: the interval doubles, up to a minute
 //!                                      │
-//!                                      └ it works: limited to 2 n, the interval is as at first; at the largest: no limit
+//!                                      └ it works: limited to 2 n, interval as at first; at the largest: no limit
 //! ```
 
 use std::time::{Duration, Instant};

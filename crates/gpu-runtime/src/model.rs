@@ -17,6 +17,7 @@ use crate::golden::Golden;
 use crate::library::Library;
 use crate::operators;
 use crate::provider::{Placement, Provider, ProviderPreference};
+use crate::record::{Record, Unfinished};
 use crate::repository::{VariantFile, VersionFolder};
 use crate::session::Session;
 use crate::tensor::{DataType, TensorSpec};
@@ -110,10 +111,11 @@ impl ModelOptions {
     }
 
     fn check(&self) -> Result<(), String> {
-        match self.batch_sizes.iter().find(|&&size| size > self.max_batch) {
-            Some(size) => {
-                Err(format!("a batch size of {size}; expected at most the largest batch, {}", self.max_batch))
-            }
+        if let Some(size) = self.batch_sizes.iter().find(|&&size| size > self.max_batch) {
+            return Err(format!("a batch size of {size}; expected at most the largest batch, {}", self.max_batch));
+        }
+        match self.operator_libraries.iter().find(|path| !path.is_file()) {
+            Some(path) => Err(format!("there is no operator library {}", path.display())),
             None => Ok(()),
         }
     }
@@ -143,6 +145,8 @@ pub struct Model {
     path: PathBuf,
     variant: Arc<str>,
     bytes: Arc<[u8]>,
+    /// The file's graph as it was optimised at an earlier start, which sessions then open instead.
+    graph: Option<Arc<[u8]>>,
     options: ModelOptions,
     placement: Placement,
     inputs: Arc<[TensorSpec]>,
@@ -162,7 +166,31 @@ impl Model {
         library: &Library,
         version: &VersionFolder,
         variant: &VariantFile,
+        options: ModelOptions,
+    ) -> Result<Self, LoadError> {
+        Self::load_with(library, version, variant, options, Reuse::Kept)
+    }
+
+    /// Loads as [`Model::load`] does, but learns everything anew, and keeps that for later loads: what the batch sizes
+    /// cost, and on the CPU the optimised graph. To be called where the machine is otherwise idle.
+    ///
+    /// # Errors
+    /// As [`Model::load`].
+    pub fn compile(
+        library: &Library,
+        version: &VersionFolder,
+        variant: &VariantFile,
+        options: ModelOptions,
+    ) -> Result<Self, LoadError> {
+        Self::load_with(library, version, variant, options, Reuse::Nothing)
+    }
+
+    fn load_with(
+        library: &Library,
+        version: &VersionFolder,
+        variant: &VariantFile,
         mut options: ModelOptions,
+        reuse: Reuse,
     ) -> Result<Self, LoadError> {
         let path = &variant.path;
         let fail = |reason| LoadError { path: path.clone(), reason };
@@ -172,25 +200,48 @@ impl Model {
         for operators in &mut options.operator_libraries {
             *operators = located(operators).map_err(|e| fail(LoadReason::NoOperators(operators.clone(), e)))?;
         }
-        let (probe, placement) = choose_provider(library, path, &bytes, &options)?;
-        let inputs = specs("input", probe.inputs()).map_err(|text| fail(LoadReason::Interface(text)))?;
-        let outputs = specs("output", probe.outputs()).map_err(|text| fail(LoadReason::Interface(text)))?;
-        declared("input", options.inputs.as_deref(), &inputs, Extra::Refused)
-            .map_err(|e| fail(LoadReason::Interface(e)))?;
-        declared("output", options.outputs.as_deref(), &outputs, Extra::Allowed)
-            .map_err(|e| fail(LoadReason::Interface(e)))?;
+        let probe = choose_provider(library, path, &bytes, &options, reuse)?;
+        let kept = probe.graph.is_some();
+        match Self::check(library, version, variant, &options, bytes, probe, reuse) {
+            // The graph that was kept may be at fault, and not the file.
+            Err(error) if kept => {
+                tracing::warn!(path = %path.display(), %error, "the kept graph is not used; the file is optimised anew");
+                Self::load_with(library, version, variant, options, Reuse::Nothing)
+            }
+            result => result,
+        }
+    }
+
+    /// Holds a running model against what was declared of it and against its golden outputs, and measures it.
+    fn check(
+        library: &Library,
+        version: &VersionFolder,
+        variant: &VariantFile,
+        options: &ModelOptions,
+        bytes: Arc<[u8]>,
+        probe: Probe,
+        reuse: Reuse,
+    ) -> Result<Self, LoadError> {
+        let path = &variant.path;
+        let fail = |reason| LoadError { path: path.clone(), reason };
+        let interface = |text| fail(LoadReason::Interface(text));
+        let inputs = specs("input", probe.session.inputs()).map_err(interface)?;
+        let outputs = specs("output", probe.session.outputs()).map_err(interface)?;
+        declared("input", options.inputs.as_deref(), &inputs, Extra::Refused).map_err(interface)?;
+        declared("output", options.outputs.as_deref(), &outputs, Extra::Allowed).map_err(interface)?;
         let mut model = Self {
             library: library.clone(),
             path: path.clone(),
             variant: variant.name.as_str().into(),
             bytes,
-            options,
-            placement,
+            graph: probe.graph.map(Into::into),
+            options: options.clone(),
+            placement: probe.placement,
             inputs,
             outputs,
             measured: Arc::new([]),
         };
-        let mut session = model.bind(probe)?;
+        let mut session = model.bind(probe.session)?;
         let golden = match &version.golden {
             Some(file) => {
                 let golden = Golden::read(file, &model.inputs, &model.outputs, &variant.name);
@@ -199,11 +250,25 @@ impl Model {
             }
             None => "no golden file".to_owned(),
         };
-        model.measured =
-            autotune::measure(&mut session, &model.options.sizes()).map_err(|e| fail(LoadReason::Run(e)))?.into();
-        tracing::info!(
-            path = %path.display(), placement = %model.placement, golden, best_batch = model.best_batch(), "model loaded"
-        );
+        let reused = probe.measured.is_some();
+        let (measured, steady) = match probe.measured {
+            Some(measured) => (measured, true),
+            None => {
+                let found = autotune::measure(&mut session, &options.sizes()).map_err(|e| fail(LoadReason::Run(e)))?;
+                (found.sizes, found.steady)
+            }
+        };
+        model.measured = measured.into();
+        // ONNX Runtime may have written none, for a graph that it cannot write.
+        let new_graph = probe.new_graph.and_then(|file| std::fs::read(&file.0).ok()).filter(|graph| !graph.is_empty());
+        // Not before the check: what is kept comes from a file that is right.
+        let keep = steady || reuse == Reuse::Nothing;
+        if new_graph.is_some() || (keep && !reused) {
+            let graph = new_graph.as_deref().or(model.graph.as_deref());
+            probe.record.write(keep.then_some(&*model.measured), graph);
+        }
+        let (placement, best_batch) = (&model.placement, model.best_batch());
+        tracing::info!(path = %path.display(), %placement, golden, best_batch, reused, "model loaded");
         Ok(model)
     }
 
@@ -226,7 +291,8 @@ impl Model {
     /// [`LoadError`] when ONNX Runtime cannot make the session.
     pub fn open_session(&self) -> Result<Session, LoadError> {
         let provider = self.placement.provider;
-        let session = build(&self.library, &self.bytes, &self.options, provider)
+        let source = self.graph.as_deref().map_or(Source::File { bytes: &self.bytes, keep: None }, Source::Optimised);
+        let session = build(&self.library, source, &self.options, provider)
             .map_err(|source| self.fail(LoadReason::Refused { provider, source }))?;
         self.bind(session)
     }
@@ -303,28 +369,92 @@ fn located(library: &Path) -> io::Result<PathBuf> {
     std::path::absolute(library)
 }
 
+/// Whether to use what an earlier start left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reuse {
+    Kept,
+    Nothing,
+}
+
+/// What a session is made from.
+#[derive(Debug, Clone, Copy)]
+enum Source<'a> {
+    /// The model file. The graph is optimised, and written to `keep` if that is given.
+    File { bytes: &'a [u8], keep: Option<&'a Path> },
+    /// A graph that was optimised before.
+    Optimised(&'a [u8]),
+}
+
+/// The first session of a model, and what is to be known of its record.
+struct Probe {
+    session: OrtSession,
+    placement: Placement,
+    record: Record,
+    measured: Option<Vec<Measured>>,
+    /// The kept graph that the session was made from.
+    graph: Option<Vec<u8>>,
+    /// Where the graph was written that is to be kept.
+    new_graph: Option<Unfinished>,
+}
+
+impl Probe {
+    /// Opens the model on `provider`, from the graph that was kept if there is one, and else so that there will be.
+    fn open(
+        library: &Library,
+        path: &Path,
+        bytes: &[u8],
+        options: &ModelOptions,
+        provider: Provider,
+        reuse: Reuse,
+    ) -> ort::Result<Self> {
+        let record = Record::of(path, bytes, library, options, provider);
+        let kept = if reuse == Reuse::Kept { record.read() } else { None };
+        let (measured, graph) = kept.map_or((None, None), |kept| (kept.measured, kept.graph));
+        let made = graph.as_deref().and_then(|graph| {
+            let session = build(library, Source::Optimised(graph), options, provider);
+            session.inspect_err(|error| tracing::warn!(record = ?record, %error, "the kept graph is not used")).ok()
+        });
+        let (session, graph, new_graph) = match made {
+            Some(session) => (session, graph, None),
+            None => {
+                // Other providers compile parts of the graph into what cannot be written.
+                let new_graph = if provider == Provider::Cpu { record.new_graph() } else { None };
+                let keep = new_graph.as_ref().map(|file| file.0.as_path());
+                let session = build(library, Source::File { bytes, keep }, options, provider);
+                match session {
+                    Ok(session) => (session, None, new_graph),
+                    // It may have been the writing that failed.
+                    Err(_) if keep.is_some() => {
+                        (build(library, Source::File { bytes, keep: None }, options, provider)?, None, None)
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+        };
+        let placement = Placement::of(&session, provider)?;
+        Ok(Self { session, placement, record, measured, graph, new_graph })
+    }
+}
+
 /// Opens the model on the first provider of the preference that starts and takes nodes of it.
 fn choose_provider(
     library: &Library,
     path: &Path,
     bytes: &[u8],
     options: &ModelOptions,
-) -> Result<(OrtSession, Placement), LoadError> {
+    reuse: Reuse,
+) -> Result<Probe, LoadError> {
     let fail = |reason| LoadError { path: path.into(), reason };
     let mut passed_over = Vec::new();
     for &provider in &options.providers.order {
         let failure = match provider.missing_from_library() {
             Some(reason) => reason.to_owned(),
-            None => match build(library, bytes, options, provider) {
-                Ok(session) => {
-                    let placement = Placement::of(&session, provider)
-                        .map_err(|source| fail(LoadReason::Refused { provider, source }))?;
-                    if placement.is_confirmed() {
-                        report_passed_over(path, &passed_over, provider);
-                        return Ok((session, placement));
-                    }
-                    format!("it took no node of the graph ({placement})")
+            None => match Probe::open(library, path, bytes, options, provider, reuse) {
+                Ok(probe) if probe.placement.is_confirmed() => {
+                    report_passed_over(path, &passed_over, provider);
+                    return Ok(probe);
                 }
+                Ok(probe) => format!("it took no node of the graph ({})", probe.placement),
                 // On the CPU nothing but the model itself can be at fault.
                 Err(source) if provider == Provider::Cpu => return Err(fail(LoadReason::Refused { provider, source })),
                 Err(source) => source.to_string(),
@@ -350,16 +480,28 @@ fn report_passed_over(path: &Path, passed_over: &[(Provider, String)], using: Pr
     }
 }
 
-fn build(library: &Library, bytes: &[u8], options: &ModelOptions, provider: Provider) -> ort::Result<OrtSession> {
-    let builder = SessionBuilder::new(&library.environment)?
-        .with_optimization_level(GraphOptimizationLevel::All)?
+fn build(library: &Library, source: Source<'_>, options: &ModelOptions, provider: Provider) -> ort::Result<OrtSession> {
+    let (bytes, level, keep) = match source {
+        Source::File { bytes, keep } => (bytes, GraphOptimizationLevel::All, keep),
+        Source::Optimised(graph) => (graph, GraphOptimizationLevel::Disable, None),
+    };
+    let engines = if provider == Provider::TensorRt { Record::engines() } else { None };
+    let mut builder = SessionBuilder::new(&library.environment)?
+        .with_optimization_level(level)?
         .with_intra_threads(options.intra_op_threads.get())?
         .with_inter_threads(options.inter_op_threads.get())?
         .with_parallel_execution(options.inter_op_threads > NonZeroUsize::MIN)?
         .with_intra_op_spinning(options.spinning)?
         .with_inter_op_spinning(options.spinning)?
         .with_config_entry(Placement::RECORD_KEY, "1")?
-        .with_execution_providers(provider.dispatch(options.providers.device, options.gpu_memory_limit))?;
+        .with_execution_providers(provider.dispatch(
+            options.providers.device,
+            options.gpu_memory_limit,
+            engines.as_deref(),
+        ))?;
+    if let Some(path) = keep {
+        builder = builder.with_optimized_model_path(path)?;
+    }
     operators::open_session(builder, &options.operator_libraries, bytes)
 }
 

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::Path;
 
 use ort::ep::ExecutionProviderDispatch;
 #[cfg(feature = "cuda")]
@@ -65,7 +66,14 @@ impl Provider {
     }
 
     /// The registrations that make a session run on this provider; the CPU is ONNX Runtime's own last resort.
-    pub(crate) fn dispatch(self, device: i32, memory_limit: Option<usize>) -> Vec<ExecutionProviderDispatch> {
+    ///
+    /// `memory_limit` is the CUDA arena's in bytes; `engines` is where TensorRT keeps what it compiles.
+    pub(crate) fn dispatch(
+        self,
+        device: i32,
+        memory_limit: Option<usize>,
+        engines: Option<&Path>,
+    ) -> Vec<ExecutionProviderDispatch> {
         #[cfg(feature = "cuda")]
         {
             let cuda = || {
@@ -74,7 +82,12 @@ impl Provider {
             };
             match self {
                 Self::TensorRt => {
-                    vec![TensorRT::default().with_device_id(device).build().error_on_failure(), cuda()]
+                    let mut tensorrt = TensorRT::default().with_device_id(device);
+                    if let Some(folder) = engines.map(Path::display) {
+                        tensorrt = tensorrt.with_engine_cache(true).with_engine_cache_path(folder.to_string());
+                        tensorrt = tensorrt.with_timing_cache(true).with_timing_cache_path(folder.to_string());
+                    }
+                    vec![tensorrt.build().error_on_failure(), cuda()]
                 }
                 Self::Cuda => vec![cuda()],
                 Self::Cpu => vec![],
@@ -82,7 +95,7 @@ impl Provider {
         }
         #[cfg(not(feature = "cuda"))]
         {
-            let _ = (device, memory_limit);
+            let _ = (device, memory_limit, engines);
             vec![]
         }
     }
@@ -101,6 +114,30 @@ pub struct Placement {
     pub provider: Provider,
     /// Nodes of the optimised graph by the provider that runs them, under ONNX Runtime's own provider names.
     pub nodes: BTreeMap<String, usize>,
+    /// The same, by operator. ONNX Runtime tells them as they were when the graph was divided; what it merges later shows
+    /// in a graph that was [kept](crate::Model::compile).
+    pub operators: Vec<PlacedOperator>,
+}
+
+/// How many nodes of one operator a provider runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlacedOperator {
+    /// The provider, under ONNX Runtime's own name.
+    pub provider: String,
+    /// The operator's type, with its domain before it unless that is ONNX's own: `Conv`, `volley.QLstm`.
+    pub operator: String,
+    /// Nodes of it.
+    pub nodes: usize,
+}
+
+impl PlacedOperator {
+    /// Whether it multiplies in eight bits. A `QuantizeLinear` or `DequantizeLinear` that stands alone does not.
+    #[must_use]
+    pub fn runs_in_eight_bits(&self) -> bool {
+        let name = self.operator.rsplit('.').next().unwrap_or_default();
+        let marks = ["QLinear", "ConvInteger", "MatMulInteger", "DynamicQuantize", "QGemm", "QLstm", "QAttention"];
+        marks.iter().any(|mark| name.starts_with(mark)) && name != "DynamicQuantizeLinear"
+    }
 }
 
 impl Placement {
@@ -115,7 +152,7 @@ impl Placement {
 
     /// Reads the assignment of a session that was built with [`Self::RECORD_KEY`] set to `1`.
     pub(crate) fn of(session: &Session, provider: Provider) -> ort::Result<Self> {
-        let mut nodes = BTreeMap::new();
+        let (mut nodes, mut by_operator) = (BTreeMap::new(), BTreeMap::new());
         let mut subgraphs = std::ptr::null();
         let mut count = 0;
         ortsys![unsafe Session_GetEpGraphAssignmentInfo(session.ptr(), &mut subgraphs, &mut count)?];
@@ -128,10 +165,26 @@ impl Placement {
             ortsys![unsafe EpAssignedSubgraph_GetNodes(subgraph, &mut members, &mut members_count)?];
             // SAFETY: a NUL-terminated name owned by the session.
             let name = unsafe { std::ffi::CStr::from_ptr(name) }.to_string_lossy().into_owned();
+            for index in 0..members_count {
+                // SAFETY: an array of `members_count` pointers owned by the session.
+                let operator = operator(unsafe { *members.add(index) })?;
+                *by_operator.entry((name.clone(), operator)).or_insert(0) += 1;
+            }
             *nodes.entry(name).or_insert(0) += members_count;
         }
-        Ok(Self { provider, nodes })
+        let placed = |((provider, operator), nodes)| PlacedOperator { provider, operator, nodes };
+        Ok(Self { provider, nodes, operators: by_operator.into_iter().map(placed).collect() })
     }
+}
+
+/// A node's operator, as [`PlacedOperator::operator`] has it.
+fn operator(node: *const ort::sys::OrtEpAssignedNode) -> ort::Result<String> {
+    let (mut domain, mut operator) = (std::ptr::null(), std::ptr::null());
+    ortsys![unsafe EpAssignedNode_GetDomain(node, &mut domain)?];
+    ortsys![unsafe EpAssignedNode_GetOperatorType(node, &mut operator)?];
+    // SAFETY: NUL-terminated names owned by the session.
+    let [domain, operator] = [domain, operator].map(|name| unsafe { std::ffi::CStr::from_ptr(name) }.to_string_lossy());
+    Ok(if domain.is_empty() || domain == "ai.onnx" { operator.into_owned() } else { format!("{domain}.{operator}") })
 }
 
 impl fmt::Display for Placement {
@@ -185,10 +238,25 @@ mod tests {
 
     #[test]
     fn a_placement_without_a_node_on_its_provider_is_not_confirmed() {
-        let on = |name: &str| Placement { provider: Provider::Cuda, nodes: BTreeMap::from([(name.to_owned(), 3)]) };
+        let on = |name: &str| Placement {
+            provider: Provider::Cuda,
+            nodes: BTreeMap::from([(name.to_owned(), 3)]),
+            operators: vec![],
+        };
         assert!(on("CUDAExecutionProvider").is_confirmed());
         assert!(!on("CPUExecutionProvider").is_confirmed());
         assert_eq!(on("CPUExecutionProvider").to_string(), "cuda: 3 nodes on CPUExecutionProvider");
+    }
+
+    #[test]
+    fn only_what_multiplies_in_eight_bits_is_said_to() {
+        let of = |operator: &str| PlacedOperator { provider: String::new(), operator: operator.into(), nodes: 1 };
+        for operator in ["QLinearConv", "volley.QLstm", "com.microsoft.DynamicQuantizeLSTM", "MatMulInteger"] {
+            assert!(of(operator).runs_in_eight_bits(), "{operator}");
+        }
+        for operator in ["Conv", "LSTM", "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"] {
+            assert!(!of(operator).runs_in_eight_bits(), "{operator}");
+        }
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! One worker's running model: bound input buffers, pooled output buffers, and the rule by which outputs are handed out.
+//! One worker's running model: bound input buffers, pooled output buffers, and the rule by which outputs are handed
+//! out.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -17,8 +18,8 @@ use crate::tensor::TensorSpec;
 
 /// A model opened for one worker. Rows are written straight into the buffer ONNX Runtime reads.
 ///
-/// A row's answer depends on that row alone, whatever else is in the batch, if the model's operators have that property;
-/// the golden check compares rows alone with rows in a batch.
+/// A row's answer depends on that row alone, whatever else is in the batch, if the model's operators have that
+/// property; the golden check compares rows alone with rows in a batch.
 #[derive(Debug)]
 pub struct Session {
     // Declared before the buffers they view, so that they are dropped first.
@@ -29,7 +30,7 @@ pub struct Session {
     max_rows: usize,
     provider: Provider,
     limit: RowLimit,
-    /// Memory ran out: the next run that succeeds gives back what the arena does not need.
+    /// The next run that succeeds gives back what the arena does not need.
     shrink: bool,
     flag: Arc<Flag>,
 }
@@ -84,8 +85,8 @@ impl Session {
         self.flag.interrupter()
     }
 
-    /// Writes rows of input `input`, from row `row` on. The bytes may come in pieces, as they came from the network; they
-    /// are little-endian values in C order.
+    /// Writes rows of input `input`, from row `row` on. The bytes may come in pieces, as they came from the network;
+    /// they are little-endian values in C order.
     ///
     /// # Panics
     /// If the bytes reach past the largest batch: what is written must have been validated before.
@@ -102,8 +103,8 @@ impl Session {
     /// them out. Where memory does not suffice, they are run in parts.
     ///
     /// # Errors
-    /// [`RunError`] when ONNX Runtime fails, memory does not suffice for one row, or the run was
-    /// [interrupted](Self::interrupter). Only after the first may the session be broken.
+    /// [`RunError`] when ONNX Runtime fails, memory does not suffice for one row (or for new output buffers where all
+    /// are held), or the run was [interrupted](Self::interrupter). Only after the first may the session be broken.
     ///
     /// # Panics
     /// If `rows` is zero (ONNX Runtime would abort the process) or more than [`Session::max_rows`].
@@ -129,6 +130,8 @@ impl Session {
         let mut start = rows.start;
         while start < rows.end {
             let end = rows.end.min(start + self.limit.attempt(Instant::now()));
+            // While memory is short, no batch leaves any with the arena: others need it, and so do the next outputs.
+            self.shrink |= end == rows.end;
             match self.run_rows(running, slot, start..end) {
                 Ok(()) => {
                     self.limit.succeeded(end - start, Instant::now());
@@ -201,8 +204,8 @@ pub struct BatchOutputs<'session> {
 }
 
 impl BatchOutputs<'_> {
-    /// The outputs of the rows `rows`: copied when small, else shared slices of the buffer, which is then not bound again
-    /// until the last slice is dropped.
+    /// The outputs of the rows `rows`: copied when small, else shared slices of the buffer, which is then not bound
+    /// again until the last slice is dropped.
     ///
     /// # Panics
     /// If the range reaches past the batch.

@@ -4,7 +4,8 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use volley_gpu_runtime::{
-    Library, Model, ModelOptions, Provider, ProviderPreference, Repository, Session, VersionFolder,
+    DataType, DeclaredTensor, Library, Model, ModelOptions, Provider, ProviderPreference, Repository, Session,
+    VersionFolder,
 };
 
 const ROW: usize = 50 * 60;
@@ -46,6 +47,39 @@ fn run(session: &mut Session, windows: &[usize]) -> Vec<Vec<f32>> {
             [floats(&outputs.tensor(0)), floats(&outputs.tensor(1))].concat()
         })
         .collect()
+}
+
+/// A folder that is gone when the test is.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("volley-bundled-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).expect("the temporary folder is writable");
+        Self(path)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn sizes(rows: &[usize]) -> Vec<NonZeroUsize> {
+    rows.iter().map(|&rows| NonZeroUsize::new(rows).expect("not zero")).collect()
+}
+
+/// The bundled golden file with every value moved by `offset`.
+fn golden_moved_by(file: &Path, offset: f32) -> PathBuf {
+    let bytes = std::fs::read(version().golden.expect("it ships")).expect("it ships");
+    let header = 8 + u64::from_le_bytes(bytes[..8].try_into().expect("eight bytes")) as usize;
+    let moved = bytes[header..]
+        .chunks_exact(4)
+        .flat_map(|b| (f32::from_le_bytes([b[0], b[1], b[2], b[3]]) + offset).to_le_bytes());
+    let moved: Vec<u8> = bytes[..header].iter().copied().chain(moved).collect();
+    std::fs::write(file, moved).expect("writable");
+    file.to_path_buf()
 }
 
 #[test]
@@ -151,6 +185,141 @@ fn what_cannot_be_served_is_refused_with_the_reason() {
     let no_golden = refused("model.onnx", &original, Some(scratch.join("absent.safetensors")));
     assert!(no_golden.contains("absent.safetensors cannot be used"), "{no_golden}");
     std::fs::remove_dir_all(scratch).expect("it was made above");
+}
+
+#[test]
+fn each_failure_to_load_has_a_word_of_its_own() {
+    let library = Library::load(None).unwrap_or_else(|error| panic!("{error}"));
+    let fp32 = |version: &VersionFolder, options| {
+        let file = version.variants.iter().find(|file| file.name == "fp32").expect("it ships");
+        let error = Model::load(&library, version, file, options).expect_err("it is refused");
+        (error.reason(), error.to_string())
+    };
+    let good = version();
+    let default = ModelOptions::default;
+    let input = |name: &str, row_shape: &[i64]| {
+        let input = DeclaredTensor { name: name.into(), data_type: DataType::Fp32, row_shape: row_shape.to_vec() };
+        ModelOptions { inputs: Some(vec![input]), ..default() }
+    };
+    let mut absent = good.clone();
+    absent.variants[0].path = "absent/model.onnx".into();
+    let strict = ModelOptions { golden_tolerance: 0.0, batch_sizes: sizes(&[3]), ..default() };
+    let mut off = good.clone();
+    let folder = Scratch::new("reasons");
+    off.golden = Some(golden_moved_by(&folder.0.join("golden.safetensors"), 0.01));
+    let gpu = ProviderPreference { order: vec![Provider::TensorRt], require: true, device: 0 };
+    let missing = ModelOptions { operator_libraries: vec!["absent.so".into()], ..default() };
+    for ((reason, message), expected) in [
+        (fp32(&absent, default()), ("unreadable", "absent/model.onnx: the file cannot be read")),
+        (
+            fp32(&good, input("window", &[50, 60])),
+            ("interface", "declares the input window FP32[N,50,60]; the file has"),
+        ),
+        (fp32(&good, input("input", &[50, 61])), ("interface", "declares the input input FP32[N,50,61]; the file has")),
+        (fp32(&off, strict), ("golden", "golden check: output `features` of rows 0..1 (in a batch of 1) is off by")),
+        (
+            fp32(&good, ModelOptions { batch_sizes: sizes(&[64]), ..default() }),
+            ("options", "at most the largest batch, 32"),
+        ),
+        (fp32(&good, missing), ("options", "there is no operator library absent.so")),
+    ] {
+        assert!(reason == expected.0 && message.contains(expected.1), "{reason}: {message}");
+    }
+    if Model::load(&library, &good, &good.variants[0], ModelOptions { providers: gpu.clone(), ..default() }).is_err() {
+        assert_eq!(fp32(&good, ModelOptions { providers: gpu, ..default() }).0, "no_provider");
+    }
+    let whatever = input("input", &[-1, 60]);
+    Model::load(&library, &good, &good.variants[0], whatever).expect("any length is allowed");
+}
+
+#[test]
+fn what_is_served_is_what_was_checked_even_if_the_file_is_replaced() {
+    let library = Library::load(None).unwrap_or_else(|error| panic!("{error}"));
+    let folder = Scratch::new("swapped");
+    let mut version = version();
+    version.variants.retain(|file| file.name == "fp32");
+    let original = std::fs::read(&version.variants[0].path).expect("it ships");
+    let other = std::fs::read(repository().join("cnn_lstm/1/model.int8.onnx")).expect("it ships");
+    version.variants[0].path = folder.0.join("model.onnx");
+    std::fs::write(&version.variants[0].path, &original).expect("writable");
+    let model = Model::load(&library, &version, &version.variants[0], ModelOptions::default()).expect("it is good");
+    let before = run(&mut model.open_session().expect("it opens"), &[3]);
+    std::fs::write(&version.variants[0].path, other).expect("writable");
+    assert_eq!(run(&mut model.open_session().expect("it opens"), &[3]), before);
+    assert!(model.file_bytes() == original, "the digest would be of another file");
+}
+
+/// The bundled fp32 file, its golden file beside it, in a folder of its own.
+fn copied(folder: &Scratch) -> VersionFolder {
+    for file in ["model.onnx", "golden.safetensors"] {
+        std::fs::create_dir_all(folder.0.join("1")).expect("writable");
+        std::fs::copy(repository().join("cnn_lstm/1").join(file), folder.0.join("1").join(file)).expect("it ships");
+    }
+    VersionFolder::read(&folder.0.join("1"), "model.onnx").expect("two files were copied")
+}
+
+/// The files of a version's record that end so.
+fn kept(version: &VersionFolder, end: &str) -> Vec<PathBuf> {
+    let files = std::fs::read_dir(version.path.join(".volley")).expect("a record was kept");
+    files.map(|file| file.expect("listed").path()).filter(|path| path.extension().is_some_and(|e| e == end)).collect()
+}
+
+#[test]
+fn a_second_load_uses_what_the_first_kept_to_the_same_answers() {
+    let library = Library::load(None).unwrap_or_else(|error| panic!("{error}"));
+    let folder = Scratch::new("record");
+    let version = copied(&folder);
+    let load = || Model::load(&library, &version, &version.variants[0], ModelOptions::default()).expect("it is good");
+    // What is asked for is kept however busy the machine is.
+    let first = Model::compile(&library, &version, &version.variants[0], ModelOptions::default()).expect("it is good");
+    let (record, graph) = (kept(&version, "toml"), kept(&version, "onnx"));
+    assert_eq!((record.len(), graph.len()), (1, 1));
+    let answers = run(&mut first.open_session().expect("it opens"), &[0, 6, 1]);
+
+    // A measurement that no machine makes shows that none was made.
+    let text = std::fs::read_to_string(&record[0]).expect("it was kept");
+    let line = text.lines().find(|line| line.starts_with("seconds")).expect("a size was measured");
+    std::fs::write(&record[0], text.replacen(line, "seconds = 1e-8", 1)).expect("writable");
+    let second = load();
+    assert_eq!(second.measured()[0].seconds, 1e-8);
+    assert_eq!(run(&mut second.open_session().expect("it opens"), &[0, 6, 1]), answers);
+    assert_eq!(second.placement().provider, first.placement().provider);
+    assert!(second.file_bytes() == first.file_bytes(), "the digest is the file's, not the graph's");
+
+    let anew = Model::compile(&library, &version, &version.variants[0], ModelOptions::default()).expect("it is good");
+    assert_ne!(anew.measured()[0].seconds, 1e-8);
+    let other = ModelOptions { max_batch: NonZeroUsize::new(4).expect("not zero"), ..Default::default() };
+    Model::load(&library, &version, &version.variants[0], other).expect("it is good");
+    assert_eq!(kept(&version, "toml").len(), 2, "other options, another record");
+}
+
+#[test]
+fn a_kept_graph_that_answers_wrongly_costs_time_and_nothing_else() {
+    let library = Library::load(None).unwrap_or_else(|error| panic!("{error}"));
+    let folder = Scratch::new("wrong-graph");
+    let version = copied(&folder);
+    let load = || Model::load(&library, &version, &version.variants[0], ModelOptions::default()).expect("it is good");
+    let answers = run(&mut load().open_session().expect("it opens"), &[3]);
+    // The INT8 variant's graph under the digest it has: whole, and of another model.
+    let int8 = Scratch::new("wrong-graph-int8");
+    std::fs::create_dir_all(int8.0.join("1")).expect("writable");
+    std::fs::copy(repository().join("cnn_lstm/1/model.int8.onnx"), int8.0.join("1/model.onnx")).expect("it ships");
+    let other = VersionFolder::read(&int8.0.join("1"), "model.onnx").expect("it was copied");
+    Model::load(&library, &other, &other.variants[0], ModelOptions::default()).expect("nothing checks it");
+    for end in ["toml", "onnx"] {
+        std::fs::copy(&kept(&other, end)[0], &kept(&version, end)[0]).expect("writable");
+    }
+    assert_eq!(run(&mut load().open_session().expect("it opens"), &[3]), answers);
+    let mended = std::fs::read(&kept(&version, "onnx")[0]).expect("it was kept");
+    assert!(mended != std::fs::read(&kept(&other, "onnx")[0]).expect("it was kept"), "the record is written anew");
+}
+
+#[test]
+fn the_sizes_that_will_be_used_are_the_ones_measured() {
+    let model = load("int8", ModelOptions { batch_sizes: sizes(&[1, 6]), ..Default::default() });
+    assert_eq!(model.measured().iter().map(|size| size.rows).collect::<Vec<_>>(), [1, 6]);
+    assert!(model.rows_per_second() > 0.0 && [1, 6].contains(&model.best_batch().get()));
+    assert_eq!(model.variant(), "int8");
 }
 
 #[test]

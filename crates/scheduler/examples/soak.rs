@@ -1,4 +1,4 @@
-//! A hundred million requests with withdrawals, panics, deadlines and drains: none may be lost, none doubled.
+//! A hundred million requests with withdrawals, panics, hangs, deadlines and drains: none may be lost, none doubled.
 //!
 //! ```sh
 //! cargo run --release -p volley-scheduler --example soak                       # some minutes
@@ -7,17 +7,18 @@
 //!
 //! Every request has a number and, in two bitmaps, a place for its outcome and one for its execution: a second visit
 //! to a place is a doubled request. In the middle the scheduler is closed under full load: what it had accepted must
-//! end, what it refuses is submitted to its successor.
+//! end, what it refuses is submitted to its successor. Executors that hang are replaced, some of them as they finish
+//! after all.
 
 use std::error::Error;
 use std::io::{Write as _, stdout};
 use std::num::NonZeroUsize;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::thread::{self, Scope};
 use std::time::{Duration, Instant};
 
-use volley_scheduler::{Batch, Config, Failure, GroupConfig, GroupId, Priority, Request, Scheduler, Ticket};
+use volley_scheduler::{Batch, Config, Failure, GroupConfig, GroupId, Priority, Request, Scheduler, Ticket, Worker};
 
 const WORKERS: usize = 2;
 const PRODUCERS: usize = 2;
@@ -27,6 +28,8 @@ const WINDOW: usize = 1_024;
 const LANE_CAPACITY: usize = 384;
 /// A kept ticket without an outcome for this long is lost.
 const LOST_AFTER: Duration = Duration::from_secs(30);
+/// A batch that takes this long is given up.
+const STUCK_AFTER: Duration = Duration::from_millis(3);
 const REPORT_EVERY: u64 = 10_000_000;
 
 /// A bit per request.
@@ -40,11 +43,11 @@ impl Bitmap {
     /// Sets the bit; whether it was set before.
     fn visit(&self, number: u64) -> bool {
         let bit = 1 << (number % 64);
-        self.0[(number / 64) as usize].fetch_or(bit, Ordering::Relaxed) & bit != 0
+        self.0[(number / 64) as usize].fetch_or(bit, Ordering::AcqRel) & bit != 0
     }
 
     fn contains(&self, number: u64) -> bool {
-        self.0[(number / 64) as usize].load(Ordering::Relaxed) >> (number % 64) & 1 != 0
+        self.0[(number / 64) as usize].load(Ordering::Acquire) >> (number % 64) & 1 != 0
     }
 
     fn count(&self) -> u64 {
@@ -61,6 +64,8 @@ struct Ledger {
     submitted: AtomicU64,
     ended: Bitmap,
     executed: Bitmap,
+    /// What was given up while it was being executed, or about to be.
+    abandoned: Bitmap,
     /// How often each way to end, or to be refused, was met.
     counts: [AtomicU64; End::ALL.len()],
 }
@@ -72,6 +77,7 @@ enum End {
     Dropped,
     Panicked,
     Unanswered,
+    Abandoned,
     /// No outcome came.
     Lost,
     /// An outcome, or an execution, too many.
@@ -83,12 +89,13 @@ enum End {
 }
 
 impl End {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Answered,
         Self::Withdrawn,
         Self::Dropped,
         Self::Panicked,
         Self::Unanswered,
+        Self::Abandoned,
         Self::Lost,
         Self::Doubled,
         Self::Full,
@@ -106,6 +113,7 @@ impl Ledger {
             submitted: AtomicU64::new(0),
             ended: Bitmap::new(requests),
             executed: Bitmap::new(requests),
+            abandoned: Bitmap::new(requests),
             counts: std::array::from_fn(|_| AtomicU64::new(0)),
         }
     }
@@ -120,14 +128,18 @@ impl Ledger {
 
     fn end(&self, number: u64, end: End) {
         self.count(end);
+        if matches!(end, End::Abandoned) {
+            self.abandoned.visit(number);
+        }
         if self.ended.visit(number) {
             self.count(End::Doubled);
         }
     }
 
     fn execute(&self, number: u64) {
-        // What has ended must not be computed, nor anything twice.
-        if self.executed.visit(number) || self.ended.contains(number) {
+        // What has ended must not be computed, unless it was given up meanwhile; nor anything twice.
+        let has_ended = self.ended.contains(number) && !self.abandoned.contains(number);
+        if self.executed.visit(number) || has_ended {
             self.count(End::Doubled);
         }
     }
@@ -188,22 +200,54 @@ fn serve(ledger: &Ledger, close_at: Option<u64>) {
     let groups = [4, 16, 64].map(|rows| scheduler.add_group(GroupConfig::up_to(positive(rows))));
     let seed = close_at.unwrap_or(ledger.requests);
     let given_back = std::mem::take(&mut *ledger.given_back.lock().expect("no holder panics"));
+    let producing = AtomicUsize::new(PRODUCERS);
+    let producing = &producing;
     thread::scope(|scope| {
         for worker in workers {
-            let mut dice = Dice(seed + worker.number() as u64 + 1);
-            scope.spawn(move || worker.run(|batch: &mut Batch<u64, u64>| execute(ledger, batch, &mut dice)));
+            employ(scope, ledger, worker, seed);
         }
         let timekeeper = scheduler.timekeeper().expect("nobody asked for it before");
         scope.spawn(move || timekeeper.run());
+        let watched = scheduler.clone();
+        scope.spawn(move || watch(scope, ledger, &watched, seed, producing));
         for number in 0..PRODUCERS {
             let dice = Dice((seed ^ (number as u64 + 1) << 40) | 1);
             let open = Vec::with_capacity(WINDOW);
             let mut producer = Producer { ledger, scheduler: scheduler.clone(), groups, dice, open };
             let share = given_back.iter().copied().skip(number).step_by(PRODUCERS);
-            scope.spawn(move || producer.produce(share, close_at));
+            scope.spawn(move || {
+                producer.produce(share, close_at);
+                producing.fetch_sub(1, Ordering::Relaxed);
+            });
         }
         drop(scheduler);
     });
+}
+
+/// Runs a worker on a thread of its own.
+fn employ<'scope>(scope: &'scope Scope<'scope, '_>, ledger: &'scope Ledger, worker: Worker<u64, u64>, seed: u64) {
+    let mut dice = Dice(seed + worker.number() as u64 + 1);
+    scope.spawn(move || worker.run(|batch: &mut Batch<u64, u64>| execute(ledger, batch, &mut dice)));
+}
+
+/// Replaces the workers whose batches take too long, while somebody is `producing`.
+fn watch<'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    ledger: &'scope Ledger,
+    scheduler: &Scheduler<u64, u64>,
+    seed: u64,
+    producing: &AtomicUsize,
+) {
+    let mut replaced = 0;
+    while producing.load(Ordering::Relaxed) > 0 {
+        for stuck in scheduler.executing().iter().filter(|batch| batch.started.elapsed() > STUCK_AFTER) {
+            if let Some(worker) = scheduler.replace(stuck) {
+                replaced += 1;
+                employ(scope, ledger, worker, seed ^ replaced << 20);
+            }
+        }
+        thread::sleep(STUCK_AFTER / 6);
+    }
 }
 
 fn execute(ledger: &Ledger, batch: &mut Batch<u64, u64>, dice: &mut Dice) {
@@ -211,6 +255,13 @@ fn execute(ledger: &Ledger, batch: &mut Batch<u64, u64>, dice: &mut Dice) {
         ledger.execute(number);
     }
     let mishap = dice.roll(2_000);
+    if mishap == 2 {
+        // Until it is given up, or until it nearly is.
+        let enough = STUCK_AFTER + STUCK_AFTER * dice.roll(100) as u32 / 100;
+        while batch.started().elapsed() < enough {
+            thread::yield_now();
+        }
+    }
     for i in 0..batch.len() {
         let forgotten = mishap == 1 && i == 0;
         if !forgotten {
@@ -329,6 +380,7 @@ fn end(number: u64, result: Result<u64, Failure>) -> End {
         Err(Failure::DeadlineExceeded) => End::Dropped,
         Err(Failure::WorkerPanicked) => End::Panicked,
         Err(Failure::Unanswered) => End::Unanswered,
+        Err(Failure::Abandoned) => End::Abandoned,
         Err(other) => panic!("request {number}: {other}, while workers live"),
     }
 }
@@ -351,7 +403,8 @@ fn summary(ledger: &Ledger, took: Duration) -> String {
 /// When the books do not balance.
 fn judge(ledger: &Ledger) -> Result<(), Box<dyn Error>> {
     let submitted = ledger.submitted.load(Ordering::Relaxed);
-    let computed: u64 = [End::Answered, End::Panicked, End::Unanswered].map(|end| ledger.counted(end)).iter().sum();
+    let computed: u64 =
+        [End::Answered, End::Panicked, End::Unanswered, End::Abandoned].map(|end| ledger.counted(end)).iter().sum();
     let balanced = submitted == ledger.requests
         && ledger.ended.count() == submitted
         && computed + ledger.counted(End::Withdrawn) + ledger.counted(End::Dropped) == submitted

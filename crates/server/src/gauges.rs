@@ -3,9 +3,10 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use volley_gpu_runtime::{DeviceMonitor, Provider};
 use volley_scheduler::Priority;
 use volley_telemetry::host::Host;
-use volley_telemetry::{CacheReading, CacheTierMetrics, DeviceMetrics, Exporter};
+use volley_telemetry::{CacheReading, CacheTierMetrics, DeviceMetrics, Exporter, GpuMetrics, GpuReading};
 
 use crate::catalog::Runs;
 use crate::pipeline::{Pipeline, lane};
@@ -21,15 +22,26 @@ pub(crate) struct Gauges {
     cache: CacheTierMetrics,
     device: DeviceMetrics,
     host: Mutex<(Host, Option<Instant>)>,
+    gpu: Option<Gpu>,
+}
+
+/// A GPU, and where what it says of itself goes.
+#[derive(Debug)]
+struct Gpu {
+    monitor: DeviceMonitor,
+    metrics: GpuMetrics,
 }
 
 impl Gauges {
     /// Registers with the recorder in force, and takes a first sample of the host.
-    pub(crate) fn register(exporter: Exporter, pipeline: Arc<Pipeline>) -> Self {
+    ///
+    /// `gpu_index` is the GPU's that models run on, if they do on one.
+    pub(crate) fn register(exporter: Exporter, pipeline: Arc<Pipeline>, gpu_index: i32) -> Self {
         let device = pipeline.catalog.variants().first().map_or("cpu", |variant| variant.provider());
         let gauges = Self {
             cache: CacheTierMetrics::register("local"),
             device: DeviceMetrics::register(device),
+            gpu: Gpu::of(device, gpu_index),
             host: Mutex::new((Host::new(), None)),
             exporter,
             pipeline,
@@ -48,6 +60,20 @@ impl Gauges {
     pub(crate) fn upkeep(&self) {
         self.sample_host();
         self.exporter.upkeep();
+    }
+
+    fn sample_gpu(&self) {
+        let Some(Gpu { monitor, metrics }) = &self.gpu else { return };
+        match monitor.sample() {
+            Ok(sample) => metrics.publish(GpuReading {
+                utilization_percent: sample.utilization_percent,
+                memory_used_bytes: sample.memory_used_bytes,
+                memory_total_bytes: sample.memory_total_bytes,
+                temperature_celsius: sample.temperature_celsius,
+                power_watts: sample.power_watts,
+            }),
+            Err(error) => tracing::warn!(%error, "the GPU could not be asked how it does"),
+        }
     }
 
     fn sample_host(&self) {
@@ -72,6 +98,7 @@ impl Gauges {
                 bytes: stats.bytes,
             });
         }
+        self.sample_gpu();
         let depth = self.pipeline.scheduler.depth();
         for priority in Priority::ALL {
             let waiting = depth[priority.lane()];
@@ -80,6 +107,22 @@ impl Gauges {
         for variant in self.pipeline.catalog.variants() {
             if let Runs::One(instances) = &variant.runs {
                 variant.recovery.set_row_limit(u32::try_from(instances.row_limit()).unwrap_or(u32::MAX));
+            }
+        }
+    }
+}
+
+impl Gpu {
+    /// The GPU number `index`, if models run on one and its driver can be asked.
+    fn of(device: &str, index: i32) -> Option<Self> {
+        if device == Provider::Cpu.name() {
+            return None;
+        }
+        match DeviceMonitor::open(u32::try_from(index).ok()?) {
+            Ok(monitor) => Some(Self { monitor, metrics: GpuMetrics::of(format!("{device}:{index}")) }),
+            Err(error) => {
+                tracing::warn!(%error, "no metrics of the GPU");
+                None
             }
         }
     }

@@ -83,7 +83,7 @@ impl Server {
         });
         let pipeline =
             Arc::new(Pipeline { catalog, scheduler: scheduler.clone(), cache, rejections: EdgeMetrics::register() });
-        let gauges = Arc::new(Gauges::register(exporter, Arc::clone(&pipeline)));
+        let gauges = Arc::new(Gauges::register(exporter, Arc::clone(&pipeline), config.runtime.device));
         let (phase, phase_seen) = watch::channel(Phase::Serving);
         let edge =
             Edge { pipeline: Arc::clone(&pipeline), max_body_bytes: config.http.max_body_bytes, phase: phase_seen };

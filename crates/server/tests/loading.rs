@@ -3,52 +3,25 @@
 mod common;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use common::repository::Repository;
 use common::{Connection, ServerProcess, binary_request, window};
 use serde_json::{Value, json};
 
-/// A model repository of its own, removed when dropped.
-struct Repository(PathBuf);
+const FILES: [&str; 2] = ["model.onnx", "golden.safetensors"];
 
-impl Repository {
-    /// The bundled model, as version 1 of `cnn_lstm`.
-    fn new(name: &str) -> Self {
-        let root = std::env::temp_dir().join(format!("volley-loading-{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&root);
-        let repository = Self(root);
-        repository.add_version(1);
-        repository
-    }
-
-    fn model(&self) -> PathBuf {
-        self.0.join("cnn_lstm")
-    }
-
-    fn add_version(&self, number: u32) -> PathBuf {
-        let folder = self.model().join(number.to_string());
-        fs::create_dir_all(&folder).expect("the temporary folder is writable");
-        for file in ["model.onnx", "golden.safetensors"] {
-            fs::copy(bundled().join(file), folder.join(file)).expect("the bundled model is there");
-        }
-        folder
-    }
-
-    fn serve(&self) -> ServerProcess {
-        ServerProcess::start(&[("VOLLEY_MODEL_REPOSITORY", self.0.to_str().expect("a path in UTF-8"))])
-    }
+/// The bundled model in fp32, as version 1.
+fn bundled(name: &str) -> Repository {
+    let repository = Repository::new(&format!("loading-{name}"));
+    repository.add_bundled(1, &FILES);
+    repository
 }
 
-impl Drop for Repository {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-fn bundled() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/repository/cnn_lstm/1")
+fn serve(repository: &Repository) -> ServerProcess {
+    ServerProcess::start(&[("VOLLEY_MODEL_REPOSITORY", repository.path())])
 }
 
 fn load(server: &ServerProcess) -> common::Reply {
@@ -65,20 +38,15 @@ fn served_version(connection: &mut Connection) -> String {
     reply.json()["model_version"].as_str().expect("a version").to_owned()
 }
 
-fn metrics(server: &ServerProcess) -> String {
-    let reply = Connection::to(server.metrics).send("GET", "/metrics", &[("Connection", "close")], b"");
-    String::from_utf8(reply.body).expect("text")
-}
-
 #[test]
 fn a_load_takes_in_a_new_version_and_an_unload_takes_the_model_out() {
-    let repository = Repository::new("versions");
-    let server = repository.serve();
+    let repository = bundled("versions");
+    let server = serve(&repository);
     let mut connection = server.connect();
     assert_eq!(served_version(&mut connection), "1");
     assert_eq!(index(&server), json!([{ "name": "cnn_lstm", "version": "1", "state": "READY", "reason": "" }]));
 
-    repository.add_version(2);
+    repository.add_bundled(2, &FILES);
     assert_eq!(served_version(&mut connection), "1", "not before it is told to load");
     assert_eq!(load(&server).status, 200);
     assert_eq!(served_version(&mut connection), "2");
@@ -89,11 +57,11 @@ fn a_load_takes_in_a_new_version_and_an_unload_takes_the_model_out() {
     let unloaded = json!([{ "name": "cnn_lstm", "state": "UNAVAILABLE", "reason": "not loaded" }]);
     assert_eq!(index(&server), unloaded);
     assert_eq!(connection.send("POST", "/v2/repository/models/cnn_lstm/unload", &[], b"").status, 404);
-    assert!(metrics(&server).contains("batch_processing_models_loaded 0"));
+    assert!(server.metrics().contains("batch_processing_models_loaded 0"));
 
     assert_eq!(load(&server).status, 200);
     assert_eq!(served_version(&mut connection), "2");
-    assert!(metrics(&server).contains("batch_processing_models_loaded 1"));
+    assert!(server.metrics().contains("batch_processing_models_loaded 1"));
 }
 
 /// A way to spoil version 2, and what must be said of it.
@@ -102,17 +70,17 @@ type Spoiling = (&'static str, fn(&Path), &'static str, &'static [&'static str])
 #[test]
 fn a_version_that_is_not_right_takes_no_traffic_and_the_old_one_serves_on() {
     let spoilings: [Spoiling; 4] = [
-        ("golden outputs that are off", golden_off, "golden", &["golden", "fp32.prediction"]),
+        ("golden outputs that are off", golden_off, "golden", &["golden", "output `prediction`"]),
         ("a truncated file", truncated, "refused", &["model.onnx"]),
         ("an input of another name", renamed_input, "golden", &["no tensor", "input"]),
         ("not a model at all", no_model, "refused", &["model.onnx"]),
     ];
-    let repository = Repository::new("spoilt");
-    let server = repository.serve();
+    let repository = bundled("spoilt");
+    let server = serve(&repository);
     let mut connection = server.connect();
     let before = connection.infer(&binary_request(&[window(7)], &json!({ "cache": false }))).values(0);
     for (what, spoil, reason, words) in spoilings {
-        let folder = repository.add_version(2);
+        let folder = repository.add_bundled(2, &FILES);
         spoil(&folder);
         let refused = load(&server);
         assert_eq!(refused.status, 400, "{what}");
@@ -125,7 +93,7 @@ fn a_version_that_is_not_right_takes_no_traffic_and_the_old_one_serves_on() {
         assert_eq!((&line["version"], &line["state"]), (&json!("1"), &json!("READY")), "{what}");
         assert!(line["reason"].as_str().is_some_and(|text| text.contains(words[0])), "{what}: {line}");
         let series = format!("batch_processing_model_load_failures_total{{model=\"cnn_lstm\",reason=\"{reason}\"}}");
-        assert!(metrics(&server).contains(&series), "{what}: no {series}");
+        assert!(server.metrics().contains(&series), "{what}: no {series}");
         fs::remove_dir_all(folder).expect("it was made above");
     }
     assert_eq!(load(&server).status, 200, "it is as it was at first");
@@ -138,17 +106,17 @@ fn a_version_that_is_not_right_takes_no_traffic_and_the_old_one_serves_on() {
 
 #[test]
 fn a_server_does_not_start_with_a_version_that_is_not_right() {
-    let repository = Repository::new("start");
-    golden_off(&repository.model().join("1"));
-    let failure = std::panic::catch_unwind(|| repository.serve());
+    let repository = bundled("start");
+    golden_off(&repository.0.join("cnn_lstm/1"));
+    let failure = std::panic::catch_unwind(|| serve(&repository));
     let text = *failure.err().expect("it must not start").downcast::<String>().expect("a message");
     assert!(text.contains("golden") && text.contains("prediction"), "{text}");
 }
 
 #[test]
 fn loading_anew_again_and_again_fails_no_request() {
-    let repository = Repository::new("again");
-    let server = repository.serve();
+    let repository = bundled("again");
+    let server = serve(&repository);
     let address = server.http;
     let over = Arc::new(AtomicBool::new(false));
     let expected = server.connect().infer(&binary_request(&[window(3)], &json!({ "cache": false }))).values(1);
@@ -170,10 +138,10 @@ fn loading_anew_again_and_again_fails_no_request() {
         .collect();
     for round in 0..10 {
         if round % 2 == 1 {
-            golden_off(&repository.add_version(2));
+            golden_off(&repository.add_bundled(2, &FILES));
         }
         assert_eq!(load(&server).status, if round % 2 == 1 { 400 } else { 200 });
-        let _ = fs::remove_dir_all(repository.model().join("2"));
+        let _ = fs::remove_dir_all(repository.0.join("cnn_lstm/2"));
     }
     over.store(true, Ordering::Relaxed);
     for caller in callers {

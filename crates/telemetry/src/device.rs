@@ -26,48 +26,42 @@ impl DeviceMetrics {
 /// What a GPU reports of itself.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct GpuReading {
-    /// Share of the time in which it ran a kernel, in percent.
-    pub utilization_percent: f64,
+    /// Share of the time in which it ran a kernel, in percent, if it tells.
+    pub utilization_percent: Option<f64>,
     /// Memory in use, in bytes.
     pub memory_used_bytes: u64,
     /// Memory it has, in bytes.
     pub memory_total_bytes: u64,
-    /// Temperature in degrees Celsius.
-    pub temperature_celsius: f64,
-    /// Power drawn, in watts.
-    pub power_watts: f64,
+    /// Temperature in degrees Celsius, if it tells.
+    pub temperature_celsius: Option<f64>,
+    /// Power drawn, in watts, if it tells.
+    pub power_watts: Option<f64>,
 }
 
-/// Handles on the series of one GPU. Register it only where there is one: a series at zero reads as an idle GPU.
+/// The series of one GPU. Each begins with the first reading that has it: a series at zero reads as an idle GPU.
 #[derive(Debug)]
 pub struct GpuMetrics {
-    utilization: Gauge,
-    memory_used: Gauge,
-    memory_total: Gauge,
-    temperature: Gauge,
-    power: Gauge,
+    device: String,
 }
 
 impl GpuMetrics {
-    /// Handles for the GPU of this name, such as `cuda:0`, with the recorder in force.
+    /// For the GPU of this name, such as `cuda:0`.
     #[must_use]
-    pub fn register(device: &str) -> Self {
-        let gauge = |metric: names::Metric| metric.gauge(&[device]);
-        Self {
-            utilization: gauge(names::GPU_UTILIZATION),
-            memory_used: gauge(names::GPU_MEMORY_USED),
-            memory_total: gauge(names::GPU_MEMORY_TOTAL),
-            temperature: gauge(names::GPU_TEMPERATURE),
-            power: gauge(names::GPU_POWER),
-        }
+    pub fn of(device: impl Into<String>) -> Self {
+        Self { device: device.into() }
     }
 
-    /// Publishes what the GPU said.
+    /// Publishes what the GPU said, with the recorder in force.
     pub fn publish(&self, reading: GpuReading) {
-        self.utilization.set(reading.utilization_percent);
-        self.memory_used.set(reading.memory_used_bytes as f64);
-        self.memory_total.set(reading.memory_total_bytes as f64);
-        self.temperature.set(reading.temperature_celsius);
-        self.power.set(reading.power_watts);
+        let set = |metric: names::Metric, value: Option<f64>| {
+            if let Some(value) = value {
+                metric.gauge(&[&self.device]).set(value);
+            }
+        };
+        set(names::GPU_UTILIZATION, reading.utilization_percent);
+        set(names::GPU_MEMORY_USED, Some(reading.memory_used_bytes as f64));
+        set(names::GPU_MEMORY_TOTAL, Some(reading.memory_total_bytes as f64));
+        set(names::GPU_TEMPERATURE, reading.temperature_celsius);
+        set(names::GPU_POWER, reading.power_watts);
     }
 }

@@ -133,12 +133,12 @@ fn everything() -> Exposition {
         model_load_failed(MODEL.model, "golden");
 
         DeviceMetrics::register("cpu").set_queue_depth(Lane::High, 5);
-        GpuMetrics::register("cuda:0").publish(GpuReading {
-            utilization_percent: 61.0,
+        GpuMetrics::of("cuda:0").publish(GpuReading {
+            utilization_percent: Some(61.0),
             memory_used_bytes: 1 << 30,
             memory_total_bytes: 1 << 36,
-            temperature_celsius: 55.0,
-            power_watts: 310.5,
+            temperature_celsius: Some(55.0),
+            power_watts: Some(310.5),
         });
         EdgeMetrics::register().request_rejected(Rejection::Malformed);
         let cache = CacheTierMetrics::register("local");

@@ -2,8 +2,8 @@
 
     python fault.py    # with the package onnx; writes fault.onnx beside this file
 
-Its operator Fault, of the example `faulty_operators`, hands its input on unless it is told otherwise. Clip without bounds
-hands it on too, and ONNX Runtime does not optimise it away: a run can be ended between the two.
+Its operator Fault, of the example `faulty_operators`, hands its input on unless it is told otherwise. Clip without
+bounds hands it on too, and ONNX Runtime does not optimise it away: a run can be ended between the two.
 """
 
 from pathlib import Path

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test file uses a part")]
 
+pub(crate) mod repository;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
@@ -63,6 +65,19 @@ impl ServerProcess {
         let status = self.child.wait().expect("it was started");
         let log = self.log.take().expect("taken once").join().expect("the log is read");
         (status.success(), log)
+    }
+
+    /// What `/metrics` says.
+    pub(crate) fn metrics(&self) -> String {
+        let reply = Connection::to(self.metrics).send("GET", "/metrics", &[("Connection", "close")], b"");
+        String::from_utf8(reply.body).expect("text")
+    }
+
+    /// The value of a series, by its name and labels as they are written.
+    pub(crate) fn metric(&self, series: &str) -> f64 {
+        let text = self.metrics();
+        let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no {series} in {text}")).parse().expect("a number")
     }
 
     /// A connection to the inference port.
@@ -177,10 +192,14 @@ impl Connection {
     }
 
     pub(crate) fn infer(&mut self, body: &Body) -> Reply {
+        self.ask("cnn_lstm", body)
+    }
+
+    pub(crate) fn ask(&mut self, model: &str, body: &Body) -> Reply {
         let length = body.json_length.map(|length| length.to_string());
         let headers: Vec<_> =
             length.iter().map(|length| ("Inference-Header-Content-Length", length.as_str())).collect();
-        self.send("POST", "/v2/models/cnn_lstm/infer", &headers, &body.bytes)
+        self.send("POST", &format!("/v2/models/{model}/infer"), &headers, &body.bytes)
     }
 }
 

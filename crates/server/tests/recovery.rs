@@ -1,0 +1,177 @@
+//! What breaks under requests, and costs none of them its answer.
+
+mod common;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use common::repository::Repository;
+use common::{Body, Connection, ServerProcess, window};
+use serde_json::json;
+
+fn serve(name: &str, settings: &[(&str, &str)]) -> (ServerProcess, Repository) {
+    let repository = Repository::new(&format!("recovery-{name}"));
+    repository.add_bundled(1, &["model.int8.onnx", "golden.safetensors"]);
+    repository.add_breaking();
+    let fault = repository.fault_file();
+    let mut all = vec![
+        ("VOLLEY_MODEL_REPOSITORY", repository.path()),
+        ("VOLLEY_FAULT_FILE", fault.to_str().expect("a path in UTF-8")),
+        ("VOLLEY_RUNTIME__RUN_LIMIT", "200ms"),
+        ("VOLLEY_RUNTIME__WORKERS", "2"),
+    ];
+    all.extend(settings);
+    (ServerProcess::start(&all), repository)
+}
+
+/// A request to the model that breaks, whose answer is its question.
+fn echo(seed: usize) -> (Vec<f32>, Body) {
+    let values: Vec<f32> = (0..4).map(|i| (seed * 4 + i) as f32).collect();
+    let json = json!({
+        "inputs": [{ "name": "x", "shape": [1, 4], "datatype": "FP32", "data": values }],
+        "parameters": { "cache": false },
+    });
+    (values, Body { bytes: json.to_string().into_bytes(), json_length: None })
+}
+
+/// Callers that ask the model that breaks until told to stop; each answer must come, and be right.
+struct Callers {
+    over: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<usize>>,
+}
+
+impl Callers {
+    fn start(server: &ServerProcess) -> Self {
+        let over = Arc::new(AtomicBool::new(false));
+        let start = |caller| {
+            let (over, address) = (Arc::clone(&over), server.http);
+            std::thread::spawn(move || {
+                let mut connection = Connection::to(address);
+                let mut turn = 0;
+                while !over.load(Ordering::Relaxed) {
+                    let (values, body) = echo(caller * 1000 + turn % 1000);
+                    let reply = connection.ask("breaking", &body);
+                    assert_eq!(reply.status, 200, "{}", String::from_utf8_lossy(&reply.body));
+                    assert_eq!(reply.values(0), values);
+                    turn += 1;
+                }
+                turn
+            })
+        };
+        let threads = (0..6).map(start).collect();
+        Self { over, threads }
+    }
+
+    fn stop(self) {
+        self.over.store(true, Ordering::Relaxed);
+        for thread in self.threads {
+            assert!(thread.join().expect("every request was answered") > 0);
+        }
+    }
+}
+
+fn fault(name: &str) -> String {
+    format!(r#"batch_processing_faults_total{{model="breaking",version="1",variant="fp32",fault="{name}"}}"#)
+}
+
+/// Waits until the server counts a fault of this kind. A server that never does hangs the test, and only that.
+fn until_counted(server: &ServerProcess, name: &str, count: f64) {
+    while server.metric(&fault(name)) < count {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_session_that_fails_is_replaced_and_its_requests_are_tried_again() {
+    let (server, repository) = serve("failure", &[]);
+    let callers = Callers::start(&server);
+    for time in 1..=5 {
+        repository.fault("fail-once as if the device had gone");
+        until_counted(&server, "session_failed", f64::from(time));
+    }
+    callers.stop();
+    assert!(server.metric(r#"batch_processing_retries_total{model="breaking",version="1",variant="fp32"}"#) >= 5.0);
+}
+
+#[test]
+fn a_run_that_takes_too_long_is_interrupted_and_its_requests_are_tried_again() {
+    let (server, repository) = serve("slow", &[]);
+    let callers = Callers::start(&server);
+    repository.fault("stall-once 250");
+    until_counted(&server, "interrupted", 1.0);
+    callers.stop();
+    assert_eq!(server.metric(&fault("abandoned")), 0.0);
+}
+
+#[test]
+fn a_worker_that_never_comes_back_is_replaced_and_the_others_go_on() {
+    let (server, repository) = serve("hang", &[]);
+    let callers = Callers::start(&server);
+    repository.fault("hang-once");
+    until_counted(&server, "abandoned", 1.0);
+    // The other model is served all the while, by both workers once more.
+    let mut connection = server.connect();
+    for seed in 0..20 {
+        let reply = connection.infer(&common::binary_request(&[window(seed)], &json!({ "cache": false })));
+        assert_eq!(reply.status, 200);
+    }
+    callers.stop();
+    // It comes back at last, and harms nobody.
+    repository.fault("pass");
+    let (values, body) = echo(1);
+    assert_eq!(connection.ask("breaking", &body).values(0), values);
+    server.terminate();
+    let (success, log) = server.wait();
+    assert!(success, "{log:?}");
+}
+
+#[test]
+fn a_server_whose_only_worker_hangs_for_good_still_leaves_on_sigterm() {
+    let (server, repository) = serve("leave", &[("VOLLEY_RUNTIME__WORKERS", "1"), ("VOLLEY_SHUTDOWN__LINGER", "0s")]);
+    let mut connection = server.connect();
+    let (_, body) = echo(1);
+    repository.fault("hang-once");
+    let reply = connection.ask("breaking", &body);
+    assert_eq!(reply.status, 200, "the second try is answered: {}", String::from_utf8_lossy(&reply.body));
+    assert_eq!(server.metric(&fault("abandoned")), 1.0);
+    server.terminate();
+    assert!(server.wait().0, "a thread that hangs is not waited for");
+}
+
+#[test]
+fn a_model_that_keeps_failing_is_taken_out_and_readiness_says_so_until_it_works() {
+    let (server, repository) = serve("out", &[]);
+    let mut connection = server.connect();
+    let (values, body) = echo(1);
+    repository.fault("fail for good");
+    let mut statuses = Vec::new();
+    while statuses.last() != Some(&503) {
+        let reply = connection.ask("breaking", &body);
+        statuses.push(reply.status);
+        assert!(statuses.len() < 10, "{statuses:?}: {}", String::from_utf8_lossy(&reply.body));
+    }
+    assert!(statuses[..statuses.len() - 1].iter().all(|&status| status == 500), "{statuses:?}");
+    let refused = connection.ask("breaking", &body);
+    assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")));
+    assert!(refused.error().contains("taken out"), "{}", refused.error());
+    let mut get = |path: &str| connection.send("GET", path, &[], b"").status;
+    assert_eq!(get("/v2/models/breaking/ready"), 503);
+    assert_eq!(get("/v2/models/cnn_lstm/ready"), 200);
+    assert_eq!(get("/v2/health/ready"), 503);
+    assert_eq!(get("/v2/health/live"), 200);
+    let healthy = r#"batch_processing_model_healthy{model="breaking",version="1",variant="fp32"}"#;
+    assert_eq!(server.metric(healthy), 0.0);
+    let reply = connection.infer(&common::binary_request(&[window(1)], &json!({})));
+    assert_eq!(reply.status, 200, "the other model is not concerned");
+
+    repository.fault("pass");
+    let patience = Instant::now() + Duration::from_secs(60);
+    while connection.send("GET", "/v2/health/ready", &[], b"").status != 200 {
+        assert!(Instant::now() < patience, "it is tried every second");
+        std::thread::yield_now();
+    }
+    assert_eq!(connection.ask("breaking", &body).values(0), values);
+    assert_eq!(server.metric(healthy), 1.0);
+}
