@@ -442,3 +442,21 @@ fn a_thousand_withdrawn_requests_do_not_linger() {
     world.queue.plan(world.now, &never, 1, &mut removed);
     assert_eq!((removed.withdrawn.len(), world.queue.len()), (1_000, 1));
 }
+
+#[test]
+fn while_every_worker_executes_the_costliest_group_decides_which_deadlines_are_watched_for() {
+    fn margin(world: &mut World) -> Option<Duration> {
+        let Watch { until, due_before } = world.queue.watch(world.now);
+        Some(due_before? - until?)
+    }
+    let mut world = World::new();
+    world.submit(0, 0, None, 1, Some(AGING)).expect("nobody has a quota");
+    assert_eq!(margin(&mut world), Some(Duration::ZERO), "nothing is known of any group");
+    // Learned after the groups were last looked through, it counts all the same.
+    let seen = Observation { group: World::group(0), rows: 1, took: FIXED, done: world.now };
+    world.queue.learn(seen);
+    world.learned[0].observe(seen.rows, seen.took, seen.done);
+    assert_eq!(margin(&mut world), Some(world.learned[0].bound(1, world.now)));
+    world.now += Duration::from_secs(2);
+    assert_eq!(margin(&mut world), Some(Duration::ZERO), "what was learned is old");
+}
