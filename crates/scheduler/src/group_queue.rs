@@ -101,6 +101,10 @@ impl<C: Content> GroupQueue<C> {
     /// shelf, one tenant's may be hopeless while another's that is due before it is not.
     fn refuse_by_tenant(&mut self, now: Instant, removed: &mut Removed<C>) {
         let surely_in_time = self.waiting.ticks(self.finish(now, self.id.max_rows()));
+        let mut firsts = Shelf::ALL.into_iter().filter_map(|shelf| self.waiting.first_due(shelf));
+        if firsts.all(|key| key.due >= surely_in_time) {
+            return;
+        }
         // From the last on: the last takes the place of one that has nothing left.
         for position in (0..self.waiting.tenants()).rev() {
             for shelf in Shelf::ALL {
@@ -276,8 +280,9 @@ impl<C: Content> GroupQueue<C> {
             }
             return;
         }
+        self.waiting.line_up(order, turns);
         while taking.rows < taking.limit
-            && let Some((place, key)) = self.waiting.first(order, turns)
+            && let Some((place, key)) = self.waiting.next(order, turns)
         {
             if !self.take_one(key, order[place], taking, turns, batch, removed) {
                 self.waiting.close(key, order[place]);
@@ -357,7 +362,7 @@ impl<C: Content> GroupQueue<C> {
     /// a second batch, up to a full one.
     fn company(&self, held: &Held<C>) -> usize {
         let full = self.id.full_rows();
-        let waiting = self.waiting.rows_before(held, turn_rows(full));
+        let waiting = self.waiting.rows_before(held, turn_rows(full), full, full.saturating_mul(2));
         held.entry.rows.max(waiting.saturating_sub(full).min(full))
     }
 }

@@ -164,6 +164,22 @@ impl<C: Content> Holding<C> {
         first
     }
 
+    /// A batch is about to be formed in this order.
+    pub(crate) fn line_up(&mut self, order: &[Shelf; SHELVES], turns: &Turns) {
+        if let Some(mut shares) = self.shares.take() {
+            shares.line_up(order, turns, |key, shelf| self.is_at(key, shelf));
+            self.shares = Some(shares);
+        }
+    }
+
+    /// The first request in order that goes and its place in the order, where tenants were [lined up](Self::line_up).
+    pub(crate) fn next(&mut self, order: &[Shelf; SHELVES], turns: &Turns) -> Option<(usize, Key)> {
+        let mut shares = self.shares.take()?;
+        let next = shares.next(order, turns, |key, shelf| self.is_at(key, shelf));
+        self.shares = Some(shares);
+        next
+    }
+
     /// The first request of a shelf in the order in which they go, whatever the tenants.
     pub(crate) fn first_on(&mut self, shelf: Shelf) -> Option<Key> {
         if shelf == Shelf::OVERDUE { self.first_overdue() } else { self.first_due(shelf) }
@@ -237,10 +253,12 @@ impl<C: Content> Holding<C> {
     }
 
     /// The rows that go before or together with what this one's tenant has at its level and before; `turn` rows are a turn.
-    pub(crate) fn rows_before(&self, held: &Held<C>, turn: usize) -> usize {
+    /// Exact where that lies between `few` and `enough`: elsewhere not every tenant is looked at.
+    pub(crate) fn rows_before(&self, held: &Held<C>, turn: usize, few: usize, enough: usize) -> usize {
+        let of_all = self.level_rows[..=held.level].iter().sum();
         match &self.shares {
-            Some(shares) => shares.rows_before(place(held.entry.tenant), held.level, turn),
-            None => self.level_rows[..=held.level].iter().sum(),
+            Some(shares) if of_all > few => shares.rows_before(place(held.entry.tenant), held.level, turn, enough),
+            _ => of_all,
         }
     }
 

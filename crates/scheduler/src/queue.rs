@@ -18,6 +18,14 @@ mod oracle;
 /// How many withdrawn requests may linger, beside as many as there are live ones, before they are swept out.
 const SLACK: usize = 64;
 
+/// How often the costliest group is looked for among all of them.
+const RECOUNT: Duration = Duration::from_millis(100);
+/// Telling submitters what lies ahead takes up to a microsecond for each tenant in each group. Beyond this many it is
+/// done less often, so that it takes a fifth of the time at the most; but this often in any case.
+const PUBLISHED_FREELY: u32 = 64;
+const PUBLISH_EACH: Duration = Duration::from_micros(5);
+const LEAST_PUBLISHED: Duration = Duration::from_millis(50);
+
 /// What waits, by group.
 pub(crate) struct Queue<C> {
     aging_interval: Duration,
@@ -36,6 +44,13 @@ pub(crate) struct Queue<C> {
     retired: Vec<usize>,
     /// The numbers of the groups in which something waits, or did when they were last tended; each once.
     occupied: Vec<usize>,
+    /// Whether a group is in `occupied`, by its number.
+    is_listed: Vec<bool>,
+    /// What a batch of any group costs at most, or did within the last [`RECOUNT`]; and when that is next counted anew.
+    costliest: Duration,
+    recount_at: Instant,
+    /// When submitters are next told what lies ahead of them, if nothing is to be told before.
+    publish_at: Instant,
     /// Kept for its memory.
     waiting: Vec<Waiting>,
 }
@@ -71,6 +86,10 @@ impl<C: Content> Queue<C> {
             groups: Vec::new(),
             retired: Vec::new(),
             occupied: Vec::new(),
+            is_listed: Vec::new(),
+            costliest: Duration::ZERO,
+            recount_at: epoch,
+            publish_at: epoch,
             waiting: Vec::new(),
         }
     }
@@ -84,6 +103,7 @@ impl<C: Content> Queue<C> {
         // It may have been removed since.
         if let Some(Some(group)) = self.groups.get_mut(seen.group.index()) {
             group.learn(seen.rows, seen.took, seen.done);
+            self.costliest = self.costliest.max(group.largest_bound(seen.done));
         }
     }
 
@@ -110,11 +130,10 @@ impl<C: Content> Queue<C> {
             self.count(tenant, entry.priority);
         }
         let group = self.group(entry.group);
-        let was_empty = group.len() == 0;
         let (lane, nanos) = (entry.priority, group.nanos(entry.rows));
         group.insert(entry);
         // A batch that took all leaves the group listed until it is next tended.
-        if was_empty && !self.occupied.contains(&index) {
+        if !std::mem::replace(&mut self.is_listed[index], true) {
             self.occupied.push(index);
         }
         self.offered.add(tenant, lane, nanos);
@@ -157,15 +176,17 @@ impl<C: Content> Queue<C> {
     /// Ages, and takes out what is hopeless. `live` is how many requests are known not to be withdrawn.
     pub(crate) fn tend(&mut self, now: Instant, live: usize, removed: &mut Removed<C>) {
         let crowded = self.len() > 2 * live + SLACK;
-        let groups = &mut self.groups;
+        let (groups, is_listed) = (&mut self.groups, &mut self.is_listed);
         self.occupied.retain(|&index| {
-            let Some(group) = groups[index].as_mut() else { return false };
-            if crowded {
-                group.sweep(removed);
-            }
-            group.age(now);
-            group.refuse(now, removed);
-            group.len() > 0
+            is_listed[index] = groups[index].as_mut().is_some_and(|group| {
+                if crowded {
+                    group.sweep(removed);
+                }
+                group.age(now);
+                group.refuse(now, removed);
+                group.len() > 0
+            });
+            is_listed[index]
         });
         self.remove_retired();
     }
@@ -180,8 +201,12 @@ impl<C: Content> Queue<C> {
     /// and none waits, it is soon looked at.
     pub(crate) fn watch(&mut self, now: Instant) -> Watch {
         let until = self.next_hopeless(now);
-        let costliest = self.groups.iter().flatten().map(|group| group.largest_bound(now)).max();
-        Watch { until, due_before: until.map(|until| until + costliest.unwrap_or_default()) }
+        if now >= self.recount_at {
+            let bounds = self.groups.iter().flatten().map(|group| group.largest_bound(now));
+            self.costliest = bounds.max().unwrap_or_default();
+            self.recount_at = now + RECOUNT;
+        }
+        Watch { until, due_before: until.map(|until| until + self.costliest) }
     }
 
     /// Takes the group's next batch, which `worker` executes from now on. Gives back as how many rows that is executed.
@@ -212,9 +237,11 @@ impl<C: Content> Queue<C> {
 
     /// Tells submitters what lies ahead of them.
     pub(crate) fn publish(&mut self, now: Instant, forecast: &Forecast) {
-        if self.with_deadline.is_empty() {
+        if self.with_deadline.is_empty() || (now < self.publish_at && self.len() > 0) {
             return;
         }
+        let pairs = u32::try_from(self.unsettled.len() * self.occupied.len()).unwrap_or(u32::MAX);
+        self.publish_at = now + (PUBLISH_EACH * pairs.saturating_sub(PUBLISHED_FREELY)).min(LEAST_PUBLISHED);
         self.offered.update(now, self.busy_until.len());
         let (groups, offered, with_deadline) = (&self.groups, &self.offered, &mut self.with_deadline);
         let occupied = || self.occupied.iter().filter_map(|&index| groups[index].as_deref());
@@ -256,6 +283,7 @@ impl<C: Content> Queue<C> {
     /// Takes out everything.
     pub(crate) fn clear(&mut self) -> Vec<Entry<C>> {
         self.occupied.clear();
+        self.is_listed.fill(false);
         self.groups.iter_mut().flatten().flat_map(|group| group.clear()).collect()
     }
 
@@ -263,6 +291,7 @@ impl<C: Content> Queue<C> {
         let index = id.index();
         if self.groups.len() <= index {
             self.groups.resize_with(index + 1, || None);
+            self.is_listed.resize(index + 1, false);
         }
         self.groups[index].get_or_insert_with(|| Box::new(GroupQueue::new(id, self.aging_interval, self.epoch)))
     }

@@ -1,18 +1,28 @@
 //! What waits in a group, by tenant.
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
 use crate::Priority;
 use crate::forecast::{DueRows, DueSlot};
 use crate::nearly_sorted::NearlySorted;
 use crate::order::{Key, LEVELS, SHELVES, Shelf, Ticks};
 use crate::turns::Turns;
 
-/// The tenants that wait. What concerns all of them takes time in proportion to their number.
+/// The tenants that wait. What concerns all of them takes time in proportion to their number; it is done once a batch.
 #[derive(Debug, Default)]
 pub(crate) struct Shares {
     waiting: Vec<Share>,
     /// Where in `waiting` a tenant is found.
     positions: Vec<Option<usize>>,
+    /// While a batch is formed, each tenant's turn, first request and number, as they were when it was last looked at: what
+    /// has happened since can only have put them back.
+    line: BinaryHeap<Reverse<(Turned, usize)>>,
 }
+
+/// What decides between tenants' first requests: the round of the turn, the shelf's place in the order of service, and
+/// the request.
+type Turned = (u64, usize, Key);
 
 /// What waits of one tenant.
 #[derive(Debug)]
@@ -53,6 +63,14 @@ impl Share {
     /// The rows at this level and before it.
     fn rows(&self, level: usize) -> usize {
         self.level_rows[..=level].iter().sum()
+    }
+
+    /// The first request in `order` on a shelf that has room.
+    fn head(&mut self, order: &[Shelf; SHELVES], turns: &Turns, is_at: &impl Fn(Key, Shelf) -> bool) -> Option<Turned> {
+        order.iter().enumerate().find_map(|(place, &shelf)| {
+            let key = if self.is_closed[shelf.index()] { None } else { self.first(shelf, is_at) };
+            Some((turns.round(self.tenant), place, key?))
+        })
     }
 
     fn first(&mut self, shelf: Shelf, is_at: &impl Fn(Key, Shelf) -> bool) -> Option<Key> {
@@ -119,19 +137,41 @@ impl Shares {
         turns: &Turns,
         is_at: impl Fn(Key, Shelf) -> bool,
     ) -> Option<(usize, Key)> {
-        let mut first: Option<(u64, usize, Key)> = None;
+        let mut first: Option<Turned> = None;
         for share in &mut self.waiting {
-            let round = turns.round(share.tenant);
-            if first.is_some_and(|(earliest, ..)| earliest < round) {
-                continue;
+            if first.is_none_or(|(earliest, ..)| earliest >= turns.round(share.tenant)) {
+                first = first.into_iter().chain(share.head(order, turns, &is_at)).min();
             }
-            let its_first = order.iter().enumerate().find_map(|(place, &shelf)| {
-                let key = if share.is_closed[shelf.index()] { None } else { share.first(shelf, &is_at) };
-                Some((round, place, key?))
-            });
-            first = first.into_iter().chain(its_first).min();
         }
         first.map(|(_, place, key)| (place, key))
+    }
+
+    /// A batch is about to be formed in `order`, by asking for the [next](Self::next) request again and again.
+    pub(crate) fn line_up(&mut self, order: &[Shelf; SHELVES], turns: &Turns, is_at: impl Fn(Key, Shelf) -> bool) {
+        self.line.clear();
+        let heads = self.waiting.iter_mut().filter_map(|share| {
+            let tenant = share.tenant;
+            share.head(order, turns, &is_at).map(|head| Reverse((head, tenant)))
+        });
+        self.line.extend(heads);
+    }
+
+    /// The [first](Self::first) request, found without a look at every tenant since they were [lined up](Self::line_up).
+    pub(crate) fn next(
+        &mut self,
+        order: &[Shelf; SHELVES],
+        turns: &Turns,
+        is_at: impl Fn(Key, Shelf) -> bool,
+    ) -> Option<(usize, Key)> {
+        while let Some(Reverse((known, tenant))) = self.line.pop() {
+            let head = self.share_mut(tenant).and_then(|share| share.head(order, turns, &is_at));
+            // It stays in line, to be looked at again when it has been taken or has found no room.
+            self.line.extend(head.map(|head| Reverse((head, tenant))));
+            if head == Some(known) {
+                return Some((known.1, known.2));
+            }
+        }
+        None
     }
 
     /// The first request of the tenant at `position`, of those that wait, on a shelf.
@@ -162,14 +202,21 @@ impl Shares {
     }
 
     /// The rows that go before, or together with, what the tenant has at this level: while that waits for its turns of
-    /// `turn` rows, each other tenant gets as many turns, and at most one more.
-    pub(crate) fn rows_before(&self, tenant: usize, level: usize, turn: usize) -> usize {
+    /// `turn` rows, each other tenant gets as many turns, and at most one more. Counts no further than to `enough`.
+    pub(crate) fn rows_before(&self, tenant: usize, level: usize, turn: usize, enough: usize) -> usize {
         let own = self.share(tenant).map_or(0, |share| share.rows(level));
         let before = |share: &Share| {
             let rows = share.rows(level);
             if share.tenant == tenant { rows } else { rows.min(own + turn) }
         };
-        self.waiting.iter().map(before).sum()
+        let mut sum = 0;
+        for share in &self.waiting {
+            sum += before(share);
+            if sum >= enough {
+                return enough;
+            }
+        }
+        sum
     }
 
     /// The tenant's rows that have deadlines.

@@ -14,14 +14,14 @@ use crate::sync::{Arc, Parker};
 use crate::{Config, GroupConfig, Policy, Priority, Request, TenantId, Ticket};
 
 const AGING: Duration = Duration::from_millis(10);
-const MAX_ROWS: [usize; 3] = [1, 4, 16];
+const MAX_ROWS: [usize; 3] = [1, 4, 24];
 /// The last group closes at less than it could hold.
 const FULL_ROWS: [usize; 3] = [1, 4, 10];
 /// How much each tenant may have queued.
 const QUOTAS: [u32; 3] = [u32::MAX, 20, 4];
-/// What a batch costs in these tests, once it is learned: 1 ms, and 0.1 ms a row.
+/// What a batch costs in these tests, once it is learned: 1 ms, and half of one a row.
 const FIXED: Duration = Duration::from_millis(1);
-const PER_ROW: Duration = Duration::from_micros(100);
+const PER_ROW: Duration = Duration::from_micros(500);
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -39,7 +39,7 @@ enum Step {
 fn step(tenants: usize, withdraw: u32, learn: u32) -> impl Strategy<Value = Step> {
     let due_in = prop::option::of((100_u64..40_000).prop_map(Duration::from_micros));
     let submit =
-        (0_usize..4, 0_usize..3, 0..=tenants, 1_usize..17, due_in).prop_map(|(lane, group, tenant, rows, due_in)| {
+        (0_usize..4, 0_usize..3, 0..=tenants, 1_usize..25, due_in).prop_map(|(lane, group, tenant, rows, due_in)| {
             Step::Submit { lane, group, tenant: tenant.checked_sub(1), rows: rows.min(MAX_ROWS[group]), due_in }
         });
     prop_oneof![
@@ -441,4 +441,22 @@ fn a_thousand_withdrawn_requests_do_not_linger() {
     let never = Circumstances { max_wait: AGING, policy: Policy::Deferred, others_idle: false, draining: false };
     world.queue.plan(world.now, &never, 1, &mut removed);
     assert_eq!((removed.withdrawn.len(), world.queue.len()), (1_000, 1));
+}
+
+#[test]
+fn while_every_worker_executes_the_costliest_group_decides_which_deadlines_are_watched_for() {
+    fn margin(world: &mut World) -> Option<Duration> {
+        let Watch { until, due_before } = world.queue.watch(world.now);
+        Some(due_before? - until?)
+    }
+    let mut world = World::new();
+    world.submit(0, 0, None, 1, Some(AGING)).expect("nobody has a quota");
+    assert_eq!(margin(&mut world), Some(Duration::ZERO), "nothing is known of any group");
+    // Learned after the groups were last looked through, it counts all the same.
+    let seen = Observation { group: World::group(0), rows: 1, took: FIXED, done: world.now };
+    world.queue.learn(seen);
+    world.learned[0].observe(seen.rows, seen.took, seen.done);
+    assert_eq!(margin(&mut world), Some(world.learned[0].bound(1, world.now)));
+    world.now += Duration::from_secs(2);
+    assert_eq!(margin(&mut world), Some(Duration::ZERO), "what was learned is old");
 }
