@@ -31,7 +31,7 @@ impl Caller {
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
         // Only a server that hangs is ever waited for this long.
-        stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+        stream.set_read_timeout(Some(Duration::from_secs(120)))?;
         Ok(Self { stream: BufReader::new(stream) })
     }
 

@@ -14,6 +14,7 @@ mod panic;
 mod site;
 
 use std::error::Error;
+use std::io::{Write as _, stdout};
 use std::time::Duration;
 
 use serde_json::{Map, json};
@@ -68,22 +69,25 @@ fn main() -> Result<(), Box<dyn Error>> {
     let note = format!("{panics} batches panicked");
     rows.push(Row { name: "worker_panic", here, elsewhere: Seen::default(), note });
 
-    println!("run limit {} ms: interrupted then, given up half of that later", RUN_LIMIT.as_millis());
-    println!(
+    let mut out = stdout();
+    writeln!(out, "run limit {} ms: interrupted then, given up half of that later", RUN_LIMIT.as_millis())?;
+    writeln!(
+        out,
         "{:<18} {:>9} {:>5} {:>6} {:>12} {:>15}  what was seen",
         "fault", "requests", "lost", "wrong", "longest, ms", "other model, ms"
-    );
+    )?;
     let mut figures = Map::new();
     for Row { name, here, elsewhere, note } in &rows {
         let longest = |seen: &Seen| seen.longest.as_secs_f64() * 1e3;
-        println!(
+        writeln!(
+            out,
             "{name:<18} {:>9} {:>5} {:>6} {:>12.1} {:>15.1}  {note}",
             here.answered + elsewhere.answered,
             here.lost + elsewhere.lost,
             here.wrong + elsewhere.wrong,
             longest(here),
             longest(elsewhere),
-        );
+        )?;
         if *name != "none" {
             figures.insert(format!("{name}_lost"), json!(here.lost + elsewhere.lost));
         }
@@ -97,9 +101,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     figures.insert("other_model_ms_calm".into(), json!(round(other(&rows[0]))));
     for row in rows.iter().filter(|row| row.here.lost + row.elsewhere.lost > 0) {
         let first = row.here.first_loss.as_ref().or(row.elsewhere.first_loss.as_ref());
-        println!("lost under {}: {}", row.name, first.map_or("", String::as_str));
+        writeln!(out, "lost under {}: {}", row.name, first.map_or("", String::as_str))?;
     }
-    println!("\n{}", serde_json::Value::Object(figures));
+    writeln!(out, "\n{}", serde_json::Value::Object(figures))?;
     Ok(())
 }
 

@@ -36,12 +36,12 @@ pub(crate) fn run() -> Result<(Seen, usize), Box<dyn Error>> {
 
     // The panics are meant.
     std::panic::set_hook(Box::new(|_| {}));
-    let (scheduler, workers) = Scheduler::<Bytes, Outputs>::new(Config::default(), NonZeroUsize::MIN);
+    let (scheduler, mut workers) = Scheduler::<Bytes, Outputs>::new(Config::default(), NonZeroUsize::MIN);
     let group = scheduler.add_group(GroupConfig::up_to(max));
-    let (mut batches, mut panics) = (0, 0);
+    let (mut batches, mut panics) = (0_usize, 0_usize);
     let mut seen = Seen::default();
     thread::scope(|scope| {
-        for worker in workers {
+        if let Some(worker) = workers.pop() {
             let (instances, batches, panics) = (&instances, &mut batches, &mut panics);
             scope.spawn(move || {
                 worker.run(|batch: &mut Batch<Bytes, Outputs>| {

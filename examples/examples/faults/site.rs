@@ -13,7 +13,7 @@ use volley_examples::{Caller, ServerProcess, programs};
 /// How long the server lets a batch run.
 pub(crate) const RUN_LIMIT: Duration = Duration::from_millis(200);
 /// Rows of the largest batch, where memory is to run out.
-const LARGE_BATCH: usize = 1024;
+const LARGE_BATCH: usize = 512;
 /// Address space left to a server beyond what it has, in bytes: for requests, not for a large batch.
 const HEADROOM: u64 = 96 << 20;
 
@@ -39,7 +39,7 @@ impl Site {
         let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/gpu-runtime/tests/models/fault.onnx");
         fs::copy(model, breaking.join("model.onnx"))?;
         let library = programs()?.join("examples/libfaulty_operators.so");
-        fs::write(root.join("breaking/config.toml"), format!("operator_libraries = [{:?}]\n", library))?;
+        fs::write(root.join("breaking/config.toml"), format!("operator_libraries = [{library:?}]\n"))?;
         fs::write(root.join("fault"), "pass")?;
         Self::serve(root, settings)
     }

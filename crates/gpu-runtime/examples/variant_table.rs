@@ -1,7 +1,7 @@
 //! A table of a version's variants: how large, how fast, on what, and the one that would be served.
 //!
 //! ```sh
-//! cargo run --release -p volley-gpu-runtime --example variants -- models/repository/cnn_lstm
+//! cargo run --release -p volley-gpu-runtime --example variant_table -- models/repository/cnn_lstm
 //! ```
 //!
 //! `volley-model compare` shows how far their answers are apart.
