@@ -4,7 +4,7 @@ use std::fmt;
 use std::num::NonZeroUsize;
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use crate::error::LoadError;
@@ -22,10 +22,29 @@ pub struct Instances {
 }
 
 struct Slot {
-    /// Locked to take the session and to give it back, never while it runs.
-    session: Mutex<Option<Session>>,
+    /// Locked to take the session and to give it back, and never while a worker's batch runs.
+    place: Mutex<Place>,
     /// The session's learned limit when it was last given back. It stands for itself, so relaxed.
     row_limit: AtomicUsize,
+}
+
+#[derive(Default)]
+struct Place {
+    session: Option<Session>,
+    /// What [`Instances::trim_idle`] has seen of it.
+    rest: Rest,
+}
+
+/// How long a session has rested.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Rest {
+    /// It was leased since the last look.
+    #[default]
+    Busy,
+    /// It was not.
+    Idle,
+    /// Its memory was given back.
+    Trimmed,
 }
 
 impl Instances {
@@ -37,7 +56,9 @@ impl Instances {
         let slots = (0..count.get())
             .map(|_| {
                 let session = model.open_warm_session()?;
-                Ok(Slot { row_limit: AtomicUsize::new(session.row_limit()), session: Mutex::new(Some(session)) })
+                let row_limit = AtomicUsize::new(session.row_limit());
+                let place = Place { session: Some(session), rest: Rest::Busy };
+                Ok(Slot { row_limit, place: Mutex::new(place) })
             })
             .collect::<Result<_, LoadError>>()?;
         Ok(Self { model, slots })
@@ -66,6 +87,25 @@ impl Instances {
         Ok(Lease { session: Some(session), slot })
     }
 
+    /// Gives back the memory that sessions keep for larger batches, of those that were not leased since the last call but
+    /// one; to be called now and then. A worker that comes for its session meanwhile waits for a run of one row.
+    pub fn trim_idle(&self) {
+        for slot in &self.slots {
+            let mut place = slot.place();
+            place.rest = match (place.rest, &mut place.session) {
+                (Rest::Busy, Some(_)) => Rest::Idle,
+                (Rest::Idle, Some(session)) => {
+                    if let Err(error) = session.trim() {
+                        tracing::warn!(%error, "a session that rests could not give its memory back");
+                        place.session = None;
+                    }
+                    Rest::Trimmed
+                }
+                (rest, _) => rest,
+            };
+        }
+    }
+
     /// Rows that are run at once: the least of what the sessions learned, see [`Session::row_limit`].
     #[must_use]
     pub fn row_limit(&self) -> usize {
@@ -75,16 +115,20 @@ impl Instances {
 }
 
 impl Slot {
+    fn place(&self) -> MutexGuard<'_, Place> {
+        self.place.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn take(&self) -> Option<Session> {
-        self.session.lock().unwrap_or_else(PoisonError::into_inner).take()
+        std::mem::take(&mut *self.place()).session
     }
 
     /// Puts `session` there, unless another has taken its place.
     fn give_back(&self, session: Session) {
-        let mut place = self.session.lock().unwrap_or_else(PoisonError::into_inner);
-        if place.is_none() {
+        let mut place = self.place();
+        if place.session.is_none() {
             self.row_limit.store(session.row_limit(), Ordering::Relaxed);
-            *place = Some(session);
+            place.session = Some(session);
         }
     }
 }

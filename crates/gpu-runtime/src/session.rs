@@ -125,6 +125,16 @@ impl Session {
         Ok(BatchOutputs { buffers: &self.slots[slot].buffers, rows })
     }
 
+    /// Gives back what memory ONNX Runtime keeps for larger batches, by running one row whose answer nobody hears. The
+    /// next large batch takes the memory anew, which costs it some time.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub fn trim(&mut self) -> Result<(), RunError> {
+        self.shrink = true;
+        self.run(1).map(drop)
+    }
+
     /// Runs as many rows at a time as memory suffices for.
     fn run_in_parts(&mut self, running: &Running<'_>, slot: usize, rows: Range<usize>) -> Result<(), RunError> {
         let mut start = rows.start;

@@ -6,7 +6,7 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 use std::process::Command;
 
-use volley_gpu_runtime::{Library, Model, ModelOptions, Repository, Session};
+use volley_gpu_runtime::{Instances, Library, Model, ModelOptions, Outputs, Repository, Session};
 
 const ROWS: usize = 256;
 const ROW: usize = 50 * 60;
@@ -67,6 +67,24 @@ fn run(session: &mut Session) -> Vec<u8> {
     session.run(ROWS).expect("it runs, in parts if need be").rows(0..ROWS).to_joined().to_vec()
 }
 
+/// What a server does: a session that memory does not suffice for is not used again, and another has its chance with the
+/// memory that the first gives back.
+fn run_leased(instances: &Instances) -> (Outputs, usize) {
+    for _ in 0..3 {
+        let mut session = instances.lease(0).expect("memory suffices for a session");
+        write(&mut session);
+        let outputs = session.run(ROWS).map(|batch| batch.rows(0..ROWS));
+        match outputs {
+            Ok(outputs) => return (outputs, session.row_limit()),
+            Err(error) => {
+                assert!(error.is_out_of_memory(), "{error}");
+                session.discard();
+            }
+        }
+    }
+    panic!("three fresh sessions did not find memory for a row");
+}
+
 fn answers_are_the_same_when_short_of(variant: &str, headroom: usize) {
     let model = load(variant);
     let plentiful = {
@@ -74,25 +92,20 @@ fn answers_are_the_same_when_short_of(variant: &str, headroom: usize) {
         write(&mut session);
         run(&mut session)
     };
-    let mut session = model.open_session().expect("it opens");
-    write(&mut session);
     limit_memory(Some(headroom));
-    let short = session.run(ROWS).expect("it runs in parts").rows(0..ROWS);
-    let learned = session.row_limit();
-    let again = session.run(ROWS).expect("it runs in parts").rows(0..ROWS);
+    let instances = Instances::open(model, NonZeroUsize::MIN).expect("memory suffices for a session");
+    let (short, _) = run_leased(&instances);
+    let (again, learned) = run_leased(&instances);
     limit_memory(None);
     assert!((1..ROWS).contains(&learned), "the whole batch fitted: {learned} rows");
     assert!(short.to_joined() == plentiful && again.to_joined() == plentiful, "{variant}: answers moved");
     drop((short, again));
-    // Each probe comes a second or more after the last, and what goes by meanwhile is batches.
-    let tries = 0..5_000;
-    let mut limits = tries.map_while(|_| {
-        let before = session.row_limit();
-        assert!(run(&mut session) == plentiful, "{variant}: answers moved");
-        (before < ROWS).then_some(before)
+    // A second passes until more is tried, and batches meanwhile.
+    let rising = (0..100_000).map(|_| run_leased(&instances)).find(|(outputs, limit)| {
+        assert!(outputs.to_joined() == plentiful, "{variant}: answers moved");
+        *limit > learned
     });
-    assert!(limits.by_ref().is_sorted(), "the limit rises while memory suffices");
-    assert_eq!(session.row_limit(), ROWS);
+    assert!(rising.is_some(), "the limit rises while memory suffices");
 }
 
 #[test]
@@ -121,5 +134,35 @@ fn a_session_that_there_is_no_memory_for_is_an_error_and_opens_when_there_is() {
             assert!(opened.is_err(), "{headroom} bytes sufficed");
         }
         drop(model.open_session().expect("there is memory again"));
+    });
+}
+
+/// Memory of this process that is in use, in bytes.
+fn resident() -> usize {
+    let statm = fs::read_to_string("/proc/self/statm").expect("Linux has it");
+    let pages: usize = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).expect("the second number");
+    // SAFETY: asks for a number.
+    pages * unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as usize
+}
+
+#[test]
+fn a_session_that_rests_gives_back_what_its_largest_batch_took() {
+    in_another_process("a_session_that_rests_gives_back_what_its_largest_batch_took", || {
+        let instances = Instances::open(load("fp32"), NonZeroUsize::MIN).expect("it opens");
+        let large = || {
+            let mut session = instances.lease(0).expect("it is there");
+            write(&mut session);
+            run(&mut session)
+        };
+        let answer = large();
+        let before = resident();
+        instances.trim_idle();
+        assert_eq!(resident() / MEBIBYTE, before / MEBIBYTE, "it may not rest yet");
+        instances.trim_idle();
+        let given_back = before.saturating_sub(resident());
+        assert!(given_back > ROWS * ROW * size_of::<f32>(), "{given_back} bytes of {before}");
+        assert_eq!(large(), answer, "and takes it again");
+        instances.trim_idle();
+        assert!(resident() > before - given_back / 2, "a session in use keeps its memory");
     });
 }

@@ -239,14 +239,14 @@ fn concluded(errand: Errand<'_>, attempt: Attempt, outcome: Outcome<JobResult>) 
     if outcome.timings.batch.is_some() {
         variant.metrics.request_dequeued(lane(errand.urgency.priority), outcome.timings.queue_time());
     }
-    let (message, again) = match outcome.result {
+    let message = match outcome.result {
         Ok(Ok(computed)) => return Some(Ok(computed)),
-        Ok(Err(error)) => (error.to_string(), error.is_worth_a_retry()),
+        Ok(Err(error)) => error.to_string(),
         Err(Failure::DeadlineExceeded) => return Some(Err(ApiError::deadline())),
         Err(Failure::ShutDown) => return Some(Err(ApiError::shutting_down())),
-        Err(failure) => (format!("the batch was not completed: {failure}"), true),
+        Err(failure) => format!("the batch was not completed: {failure}"),
     };
-    if again && attempt == Attempt::First {
+    if attempt == Attempt::First {
         variant.recovery.request_retried();
         return None;
     }

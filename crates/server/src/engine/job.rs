@@ -63,11 +63,6 @@ impl BatchError {
     pub(super) fn no_member() -> Self {
         Self { fault: Fault::NoSession, message: "every member of the ensemble is taken out".into() }
     }
-
-    /// Whether it may go better on a fresh session. Memory that one row alone exhausts does not grow.
-    pub(crate) fn is_worth_a_retry(&self) -> bool {
-        self.fault != Fault::OutOfMemory
-    }
 }
 
 impl fmt::Display for BatchError {

@@ -68,9 +68,8 @@ impl BatchRunner {
             }
             Err(error) => error,
         };
-        if !error.is_out_of_memory() {
-            session.discard();
-        }
+        // Also where one row did not find memory: what this session holds of it, the next may need.
+        session.discard();
         Err(BatchError::of_run(&error))
     }
 

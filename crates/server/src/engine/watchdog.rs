@@ -1,4 +1,4 @@
-//! Ends runs that take too long, and gives up workers that do not come back.
+//! Ends runs that take too long, and gives up workers that do not come back; has what is out tried, and what rests trimmed.
 //!
 //! ```text
 //! run begins ──── limit ──── half a limit more ────▶ time
@@ -23,6 +23,8 @@ use crate::catalog::{Runs, ServedVariant};
 
 /// How often a variant that is taken out is tried.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+/// Sessions that rest for this long give memory back, at twice this long at the latest.
+const REST: Duration = Duration::from_secs(10);
 
 /// What each worker runs at the moment. A worker locks its own entry twice a batch, the watchdog now and then.
 #[derive(Debug)]
@@ -87,7 +89,7 @@ impl Watchdog {
     pub(super) fn run(&self, stop: &Receiver<()>) {
         // A run is ended at most this long after its time.
         let interval = (self.limit / 16).clamp(Duration::from_millis(1), Duration::from_millis(50));
-        let mut probed = Instant::now();
+        let (mut probed, mut trimmed) = (Instant::now(), Instant::now());
         while stop.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
             let now = Instant::now();
             for worker in 0..self.watch.running.len() {
@@ -96,6 +98,14 @@ impl Watchdog {
             if now.duration_since(probed) >= PROBE_INTERVAL {
                 probed = now;
                 self.crew.variants().iter().for_each(probe);
+            }
+            if now.duration_since(trimmed) >= REST {
+                trimmed = now;
+                for variant in self.crew.variants() {
+                    if let Runs::One(instances) = &variant.runs {
+                        instances.trim_idle();
+                    }
+                }
             }
         }
     }
