@@ -18,6 +18,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ort::environment::Environment;
 use ort::logging::LogLevel;
 
+use crate::provider::Provider;
+
 /// The folder, under a working directory or an installation, that the set-up script fills.
 const SETUP_FOLDER: &str = ".volley/lib";
 const ENVIRONMENT_VARIABLE: &str = "ORT_DYLIB_PATH";
@@ -68,6 +70,12 @@ impl Library {
     #[must_use]
     pub fn version(&self) -> &str {
         &self.version
+    }
+
+    /// Whether it was built with `provider`. Whether that starts on this machine shows when a model is loaded on it.
+    #[must_use]
+    pub fn was_built_with(&self, provider: Provider) -> bool {
+        provider.missing_from_library().is_none()
     }
 }
 

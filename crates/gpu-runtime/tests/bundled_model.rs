@@ -154,6 +154,7 @@ fn a_provider_that_is_not_there_is_passed_over_unless_it_is_required() {
     }
     assert_eq!(model.placement().provider, Provider::Cpu);
     let library = Library::load(None).expect("it is loaded already");
+    assert!(library.was_built_with(Provider::Cpu) && !library.was_built_with(Provider::TensorRt));
     let version = version();
     let options = ModelOptions { providers: preference(true), ..Default::default() };
     let error = Model::load(&library, &version, &version.variants[0], options).expect_err("it is required");
