@@ -256,7 +256,7 @@ mod tests {
         let scratch = Scratch::new();
         let record = record(&[scratch.path()]);
         write(&record, b"graph");
-        scratch.write("model-key.onnx", b"grap");
+        scratch.write("model-key.onnx", b"a torn file");
         assert_eq!(record.read().expect("the measurements are whole").graph, None);
         let text = fs::read_to_string(scratch.path().join("model-key.toml")).expect("there");
         for broken in [
