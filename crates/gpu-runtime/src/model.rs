@@ -22,6 +22,9 @@ use crate::repository::{VariantFile, VersionFolder};
 use crate::session::Session;
 use crate::tensor::{DataType, TensorSpec};
 
+/// Rows of the largest batch that may be asked for. Sessions keep something for each size up to the largest.
+const MOST_ROWS: usize = 1 << 16;
+
 /// How a model is run.
 #[derive(Debug, Clone)]
 pub struct ModelOptions {
@@ -111,6 +114,9 @@ impl ModelOptions {
     }
 
     fn check(&self) -> Result<(), String> {
+        if self.max_batch.get() > MOST_ROWS {
+            return Err(format!("a largest batch of {} rows; expected at most {MOST_ROWS}", self.max_batch));
+        }
         if let Some(size) = self.batch_sizes.iter().find(|&&size| size > self.max_batch) {
             return Err(format!("a batch size of {size}; expected at most the largest batch, {}", self.max_batch));
         }

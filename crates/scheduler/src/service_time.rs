@@ -4,8 +4,6 @@ use std::time::{Duration, Instant};
 
 /// The least weight of a new observation: the estimate follows a change within some 32 batches.
 const LEAST_WEIGHT: f64 = 1.0 / 32.0;
-/// Observations after which an outlier is told from the rule.
-const TRUSTED_AFTER: u32 = 8;
 /// How many times the predicted cost a batch may count for: a page fault or a preempted worker is not the rule.
 const OUTLIER: f64 = 4.0;
 /// Below this, in seconds, any cost is as good as none; keeps the outlier rule from pinning a prediction to zero.
@@ -39,7 +37,7 @@ pub(crate) struct ServiceTime {
     covariance: f64,
     /// Kept when the sizes no longer vary enough to tell.
     per_row: f64,
-    /// The mean square of the logarithm of what a batch took over what was predicted.
+    /// The mean square of the logarithm of what a batch took over what was predicted, as those tell that took longer.
     noise: f64,
     /// The bound over the prediction.
     margin: f64,
@@ -66,15 +64,16 @@ impl ServiceTime {
     pub(crate) fn observe(&mut self, rows: usize, took: Duration, now: Instant) {
         let rows = rows as f64;
         let mut seconds = took.as_secs_f64();
-        if self.observations >= TRUSTED_AFTER {
+        if self.observations > 0 {
             seconds = seconds.min(OUTLIER * self.seconds(rows).max(LEAST_COST));
         }
         // What a batch of another size took, before the cost of a row is known, says nothing of the noise.
         let is_comparable = self.tells_per_row() || (rows - self.mean_rows).abs() <= LEAST_SPREAD * self.mean_rows;
         if self.observations > 0 && is_comparable {
-            let off = (seconds.max(LEAST_COST) / self.seconds(rows).max(LEAST_COST)).ln();
+            // Only what takes longer makes a bound exceed the prediction; half of what is symmetric does.
+            let off = (seconds.max(LEAST_COST) / self.seconds(rows).max(LEAST_COST)).ln().max(0.0);
             let weight = (1.0 / (f64::from(self.observations) + ASSUMED_WEIGHT)).max(LEAST_NOISE_WEIGHT);
-            self.noise += weight * (off * off - self.noise);
+            self.noise += weight * (2.0 * off * off - self.noise);
             self.margin = margin(self.noise);
         }
         self.observations = self.observations.saturating_add(1);
@@ -169,6 +168,20 @@ mod tests {
             model.observe(32, micros(400 + 30 * 32), Instant::now());
         }
         near(model.predict(1), micros(430));
+    }
+
+    #[test]
+    fn an_outlier_among_the_first_batches_does_not_refuse_what_follows() {
+        for stalled in 0..8 {
+            let (mut model, now) = (ServiceTime::default(), Instant::now());
+            for batch in 0..12 {
+                model.observe(1, if batch == stalled { micros(30_000) } else { micros(50) }, now);
+                // The first of all is all that is known, until there is another.
+                let worst = if batch == stalled && stalled == 0 { micros(60_000) } else { micros(40_000) };
+                let bound = model.bound(1, now);
+                assert!(bound < worst, "{bound:?} after batch {batch}, where batch {stalled} stalled");
+            }
+        }
     }
 
     #[test]

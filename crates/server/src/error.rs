@@ -72,6 +72,14 @@ impl ApiError {
         Self::new(Cause::Deadline, "parameters.timeout: the deadline passed before the result was there")
     }
 
+    /// The request's deadline has become too close while it waited.
+    pub(crate) fn hopeless() -> Self {
+        Self::new(
+            Cause::Deadline,
+            "parameters.timeout: the deadline can no longer be met, after the wait that there was",
+        )
+    }
+
     /// The request's deadline cannot be met: it would first have to wait this long.
     pub(crate) fn unmeetable(wait: Duration) -> Self {
         let message =

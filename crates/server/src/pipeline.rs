@@ -242,7 +242,10 @@ fn concluded(errand: Errand<'_>, attempt: Attempt, outcome: Outcome<JobResult>) 
     let message = match outcome.result {
         Ok(Ok(computed)) => return Some(Ok(computed)),
         Ok(Err(error)) => error.to_string(),
-        Err(Failure::DeadlineExceeded) => return Some(Err(ApiError::deadline())),
+        Err(Failure::DeadlineExceeded) => {
+            let early = errand.urgency.deadline.is_some_and(|deadline| outcome.timings.completed < deadline);
+            return Some(Err(if early { ApiError::hopeless() } else { ApiError::deadline() }));
+        }
         Err(Failure::ShutDown) => return Some(Err(ApiError::shutting_down())),
         Err(failure) => format!("the batch was not completed: {failure}"),
     };

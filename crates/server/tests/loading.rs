@@ -114,6 +114,62 @@ fn a_server_does_not_start_with_a_version_that_is_not_right() {
 }
 
 #[test]
+fn only_what_the_repository_lists_can_be_loaded_and_what_it_cannot_be_loaded_as_is_said() {
+    let repository = bundled("names");
+    let outside = bundled("outside");
+    let server = serve(&repository);
+    let mut connection = server.connect();
+    let elsewhere = format!("{}/cnn_lstm", outside.path()).replace('/', "%2F");
+    let beside = format!("..%2F{}%2Fcnn_lstm", outside.0.file_name().expect("a name").to_str().expect("UTF-8"));
+    for name in [elsewhere.as_str(), &beside, "cnn_lstm%2F", "nope", "..", "%0A"] {
+        let reply = connection.send("POST", &format!("/v2/repository/models/{name}/load"), &[], b"");
+        assert_eq!(reply.status, 404, "{name}: {}", String::from_utf8_lossy(&reply.body));
+    }
+    assert_eq!(index(&server).as_array().map(Vec::len), Some(1), "and none of it is remembered");
+    for (config, words) in [
+        ("variants = []", ["config.toml", "variants: empty; expected"]),
+        ("max_batch = 1000000000", ["1000000000", "at most 65536"]),
+        ("max_batch = \"many\"", ["max_batch", "config.toml"]),
+    ] {
+        repository.configure("cnn_lstm", config);
+        let text = load(&server).error();
+        assert!(words.iter().all(|word| text.contains(word)), "{config}: {text}");
+    }
+    assert_eq!(served_version(&mut connection), "1");
+}
+
+#[test]
+fn the_server_answers_all_else_while_a_load_takes_its_time() {
+    let repository = Repository::new("loading-slow");
+    repository.add_bundled(1, &FILES);
+    repository.add_breaking();
+    let fault = repository.fault_file();
+    let server = ServerProcess::start(&[
+        ("VOLLEY_MODEL_REPOSITORY", repository.path()),
+        ("FAULT_OPERATOR_FILE", fault.to_str().expect("a path in UTF-8")),
+    ]);
+    repository.fault("hang-once");
+    let address = server.http;
+    let path = "/v2/repository/models/breaking/load";
+    let loading = std::thread::spawn(move || Connection::to(address).send("POST", path, &[], b"").status);
+    // The run that hangs takes the order away.
+    while repository.fault_file().exists() {
+        std::thread::yield_now();
+    }
+    let mut connection = server.connect();
+    assert_eq!(index(&server).as_array().map(Vec::len), Some(2));
+    assert_eq!(served_version(&mut connection), "1");
+    assert_eq!(connection.send("GET", "/v2/health/live", &[], b"").status, 200);
+    let mut waiting = server.connect();
+    waiting.write("POST", "/v2/repository/models/cnn_lstm/unload", &[], b"");
+    assert_eq!(served_version(&mut connection), "1", "one change at a time");
+    repository.fault("pass");
+    assert_eq!(loading.join().expect("it ends"), 200);
+    assert_eq!(waiting.read().expect("a reply").status, 200);
+    assert_eq!(connection.infer(&binary_request(&[window(1)], &json!({}))).status, 404);
+}
+
+#[test]
 fn loading_anew_again_and_again_fails_no_request() {
     let repository = bundled("again");
     let server = serve(&repository);

@@ -86,12 +86,13 @@ fn until_counted(server: &ServerProcess, name: &str, count: f64) {
 #[test]
 fn a_session_that_fails_is_replaced_and_its_requests_are_tried_again() {
     let (server, repository) = serve("failure", &[]);
-    let callers = Callers::start(&server);
     for time in 1..=5 {
+        // Stopped in between, so that no request meets two faults.
+        let callers = Callers::start(&server);
         repository.fault("fail-once as if the device had gone");
         until_counted(&server, "session_failed", f64::from(time));
+        callers.stop();
     }
-    callers.stop();
     assert!(server.metric(r#"batch_processing_retries_total{model="breaking",version="1",variant="fp32"}"#) >= 5.0);
 }
 
@@ -125,6 +126,34 @@ fn a_worker_that_never_comes_back_is_replaced_and_the_others_go_on() {
     server.terminate();
     let (success, log) = server.wait();
     assert!(success, "{log:?}");
+}
+
+#[test]
+fn a_session_that_hangs_while_it_is_opened_costs_its_worker_and_nobody_else() {
+    let (server, repository) = serve("opening", &[("VOLLEY_RUNTIME__RUN_LIMIT", "100ms")]);
+    let (_, body) = echo(1);
+    // Every run hangs, and so does the warm-up of each session that is opened in place of the last.
+    repository.fault("hang");
+    let asking: Vec<_> = (0..3)
+        .map(|_| {
+            let (address, bytes) = (server.http, body.bytes.clone());
+            std::thread::spawn(move || {
+                Connection::to(address).ask("breaking", &Body { bytes, json_length: None }).status
+            })
+        })
+        .collect();
+    until_counted(&server, "abandoned", 3.0);
+    let mut connection = server.connect();
+    let reply = connection.infer(&common::binary_request(&[window(1)], &json!({ "cache": false })));
+    assert_eq!(reply.status, 200, "workers are replaced also where a session is being opened");
+    for caller in asking {
+        let status = caller.join().expect("it is answered");
+        assert!([500, 503].contains(&status), "{status}");
+    }
+    assert_eq!(connection.send("GET", "/v2/models/breaking/ready", &[], b"").status, 503, "it is taken out");
+    repository.fault("pass");
+    server.terminate();
+    assert!(server.wait().0);
 }
 
 #[test]

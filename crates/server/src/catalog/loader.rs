@@ -87,6 +87,10 @@ impl Loader {
                 Err(LoadFailure::new("configuration", text))
             })
         };
+        if config.variants.as_ref().is_some_and(Vec::is_empty) {
+            let text = format!("{name}: variants: empty; expected some of {}, or no such line", offered.join(", "));
+            return Err(LoadFailure::new("configuration", text));
+        }
         known("variants", config.variants.as_deref().unwrap_or_default())?;
         known("ensemble.members", members)?;
         let mut variants = match &config.variants {

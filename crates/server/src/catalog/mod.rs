@@ -8,6 +8,7 @@ mod loader;
 mod served;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -23,9 +24,16 @@ pub(crate) use served::{Members, Runs, ServedVariant};
 pub(crate) struct Catalog {
     served: ArcSwap<Served>,
     loader: Loader,
-    /// What went wrong the last time that a model was loaded, by model. Whoever changes what is served holds it.
+    /// Whoever changes what is served holds it, for as long as a load takes.
+    changing: Mutex<()>,
+    /// How many want to.
+    changes: AtomicUsize,
+    /// What went wrong the last time that a model was loaded, by model of the repository. Held for moments.
     failures: Mutex<BTreeMap<String, String>>,
 }
+
+/// So many loads and unloads may wait for one another; each has a thread.
+const MOST_CHANGES: usize = 16;
 
 type Served = BTreeMap<String, ServedModel>;
 
@@ -76,18 +84,34 @@ impl Catalog {
             served.insert(name, model);
         }
         announce(&Served::new(), &served);
-        Ok(Self { served: ArcSwap::from_pointee(served), loader, failures: Mutex::default() })
+        Ok(Self {
+            served: ArcSwap::from_pointee(served),
+            loader,
+            changing: Mutex::default(),
+            changes: AtomicUsize::new(0),
+            failures: Mutex::default(),
+        })
     }
 
-    /// Loads `model` as it lies in the repository now, and serves it in place of what is served under that name.
+    /// Loads `model` as it lies in the repository now, and serves it in place of what is served under that name. Takes as
+    /// long as that takes: not for a thread that has others to serve.
     ///
     /// # Errors
-    /// [`LoadFailure`]; what was served is served on.
-    pub(crate) fn reload(&self, model: &str) -> Result<(), LoadFailure> {
-        let mut failures = self.changing();
-        match self.loader.load(model) {
+    /// [`ApiError`] with status 404 for what the repository does not hold, 400 for what cannot be loaded, 503 where too
+    /// many loads wait. What was served is served on.
+    pub(crate) fn reload(&self, model: &str) -> Result<(), ApiError> {
+        let _change = self.begin_change()?;
+        // By its name in the list, so that no path leads out of the repository.
+        let known = self.loader.names().is_ok_and(|names| names.iter().any(|name| name == model));
+        if !known {
+            return Err(ApiError::new(Cause::NotFound, format!("the repository has no model `{model}`")));
+        }
+        let result = self.loader.load(model);
+        let mut failures = self.failures();
+        match result {
             Ok(loaded) => {
                 failures.remove(model);
+                drop(failures);
                 self.replace(model, Some(loaded));
                 tracing::info!(model, "loaded; it is served from now on");
                 Ok(())
@@ -97,28 +121,39 @@ impl Catalog {
                 tracing::error!(model, reason = failure.reason, serves_on, "not loaded: {failure}");
                 model_load_failed(model, failure.reason);
                 failures.insert(model.to_owned(), failure.to_string());
-                Err(failure)
+                Err(ApiError::invalid(format!("failed to load `{model}`"), failure))
             }
         }
     }
 
-    /// Serves `model` no more. What was asked before is answered.
+    /// Serves `model` no more. What was asked before is answered. Waits for a load that is under way.
     ///
     /// # Errors
-    /// [`ApiError`] with status 404 for a model that is not served.
+    /// [`ApiError`] with status 404 for a model that is not served, 503 where too many loads wait.
     pub(crate) fn unload(&self, model: &str) -> Result<(), ApiError> {
-        let _changing = self.changing();
+        let _change = self.begin_change()?;
         versions(&self.served.load(), model)?;
         self.replace(model, None);
         tracing::info!(model, "unloaded");
         Ok(())
     }
 
-    fn changing(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+    fn begin_change(&self) -> Result<Change<'_>, ApiError> {
+        let waits = Waiting(&self.changes);
+        if self.changes.fetch_add(1, Ordering::Relaxed) >= MOST_CHANGES {
+            let message =
+                format!("{MOST_CHANGES} loads and unloads wait for one another; try again when they are done");
+            return Err(ApiError::new(Cause::Unavailable, message));
+        }
+        let turn = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(Change { _turn: turn, _waits: waits })
+    }
+
+    fn failures(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// To be called by whoever is [`changing`](Self::changing).
+    /// To be called by whoever has a [`Change`].
     fn replace(&self, name: &str, model: Option<ServedModel>) {
         let before = self.served.load_full();
         let mut after = Served::clone(&before);
@@ -185,10 +220,17 @@ impl Catalog {
         all_variants(&self.served.load()).cloned().collect()
     }
 
+    /// Whether everything that can be asked for takes requests.
+    pub(crate) fn is_ready(&self) -> bool {
+        let served = self.served.load();
+        let mut versions = served.values().flat_map(|model| model.versions.values());
+        versions.all(|version| version.variants.iter().chain(&version.ensemble).all(|variant| !variant.is_out()))
+    }
+
     /// What the repository holds and what is served of it.
     pub(crate) fn index(&self) -> Vec<IndexEntry> {
         let names = self.loader.names();
-        let failures = self.changing();
+        let failures = self.failures();
         let served = self.served.load();
         let mut all: BTreeSet<&String> = served.keys().chain(failures.keys()).collect();
         all.extend(names.iter().flatten());
@@ -206,6 +248,21 @@ impl Catalog {
                 None => vec![entry(model, None)],
             })
             .collect()
+    }
+}
+
+/// Leave to change what is served.
+struct Change<'a> {
+    // In this order: whoever waits next is counted out last.
+    _turn: MutexGuard<'a, ()>,
+    _waits: Waiting<'a>,
+}
+
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -142,8 +142,10 @@ impl ServedVariant {
     /// Takes down that a batch of it failed.
     pub(crate) fn batch_failed(&self, fault: Fault) {
         self.recovery.batch_failed(fault);
-        // Memory that one request exhausts says nothing of the next.
-        if fault != Fault::OutOfMemory && self.health.failed(&self.recovery) {
+        // A run that fails may be its request's doing: whether the model still works, the session shows that is opened and
+        // warmed up next. What costs a worker its time counts whatever the reason.
+        let counts = matches!(fault, Fault::NoSession | Fault::Interrupted | Fault::Abandoned);
+        if counts && self.health.failed(&self.recovery) {
             let (model, version, variant) = (&self.model_name, &self.version, &self.variant);
             tracing::error!(model, version, variant, "taken out: its batches keep failing");
         }

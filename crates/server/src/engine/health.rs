@@ -1,27 +1,33 @@
 //! Whether a variant takes requests.
 //!
 //! ```text
-//!            three batches in a row fail              a fresh session of it runs
+//!        three batches in a row find no session,
+//!        or take too long                             a fresh session of it runs
 //! healthy ─────────────────────────────▶ taken out ───────────────────────────▶ healthy
 //!                                            │  ▲
 //!                                            └──┘ it does not: tried again a second later
 //! ```
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use volley_telemetry::RecoveryMetrics;
 
 /// So many batches in a row, and it is no accident.
 const FAILURES: u32 = 3;
+/// A probe that takes longer than this is not waited for.
+const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The health of one variant. Workers write it, once a batch; requests and readiness read it. Each field stands for
-/// itself, so all orderings are relaxed.
+/// The health of one variant. Workers write it, once a batch; requests and readiness read it. Each atomic stands
+/// for itself, so all orderings are relaxed.
 #[derive(Debug, Default)]
 pub(crate) struct Health {
     /// Failed batches since the last that succeeded.
     failures: AtomicU32,
     out: AtomicBool,
-    probed: AtomicBool,
+    /// When the probe began that is under way. Only who probes locks it.
+    probe: Mutex<Option<Instant>>,
 }
 
 impl Health {
@@ -47,9 +53,14 @@ impl Health {
         newly_out
     }
 
-    /// Whether the caller is to find out if the variant works again: true once until [`probed`](Self::probed).
-    pub(super) fn begin_probe(&self) -> bool {
-        self.is_out() && !self.probed.swap(true, Ordering::Relaxed)
+    /// Whether the caller is to find out if the variant works again: one at a time, as long as that one comes back.
+    pub(super) fn begin_probe(&self, now: Instant) -> bool {
+        let mut probe = self.probe.lock().unwrap_or_else(PoisonError::into_inner);
+        let begins = self.is_out() && probe.is_none_or(|began| now.saturating_duration_since(began) >= PATIENCE);
+        if begins {
+            *probe = Some(now);
+        }
+        begins
     }
 
     /// What a probe found.
@@ -59,7 +70,7 @@ impl Health {
             self.out.store(false, Ordering::Relaxed);
             metrics.set_healthy(true);
         }
-        self.probed.store(false, Ordering::Relaxed);
+        *self.probe.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 
@@ -76,14 +87,16 @@ mod tests {
         assert!(!health.failed(&metrics) && !health.failed(&metrics));
         health.succeeded();
         assert!(!health.failed(&metrics) && !health.failed(&metrics) && !health.is_out());
-        assert!(!health.begin_probe(), "it is not out");
+        let now = Instant::now();
+        assert!(!health.begin_probe(now), "it is not out");
         assert!(health.failed(&metrics) && health.is_out());
         assert!(!health.failed(&metrics), "it is out already");
 
-        assert!(health.begin_probe());
-        assert!(!health.begin_probe(), "one at a time");
+        assert!(health.begin_probe(now));
+        assert!(!health.begin_probe(now), "one at a time");
+        assert!(health.begin_probe(now + PATIENCE), "unless that one does not come back");
         health.probed(false, &metrics);
-        assert!(health.is_out() && health.begin_probe());
+        assert!(health.is_out() && health.begin_probe(now));
         health.probed(true, &metrics);
         assert!(!health.is_out());
         assert!(!health.failed(&metrics), "it begins anew");

@@ -50,6 +50,7 @@ impl BatchRunner {
         batch: &'b mut Batch<Job, JobResult>,
         then: impl FnOnce(&BatchOutputs<'_>, &'b mut Batch<Job, JobResult>),
     ) -> Result<(), BatchError> {
+        let watched = self.watch.begin(self.worker, variant);
         let mut session = instances.lease(self.worker).map_err(|error| BatchError::new(Fault::NoSession, &error))?;
         let mut row = 0;
         for job in batch.payloads() {
@@ -58,7 +59,7 @@ impl BatchRunner {
             }
             row += job.rows;
         }
-        let watched = self.watch.begin(self.worker, variant, session.interrupter());
+        watched.runs(session.interrupter());
         let result = session.run(batch.padded_rows());
         drop(watched);
         let error = match result {
@@ -89,7 +90,8 @@ impl BatchRunner {
         }
     }
 
-    /// Asks every member that is not taken out. One that fails is left out of the answer; only if all do, the batch fails.
+    /// Asks every member that is not taken out. Of a request that is alone, one that fails is left out of the answer, unless
+    /// all do; a batch of several fails with it, and each of its requests is tried alone.
     fn run_several(&self, several: &Members, batch: &mut Batch<Job, JobResult>) {
         let mut opinions = several.ensemble.hear(batch.padded_rows());
         let mut last_error = None;
@@ -104,9 +106,12 @@ impl BatchRunner {
                 last_error = Some(error);
             }
         }
-        if opinions.members() == 0 {
-            fail(batch, &last_error.unwrap_or_else(BatchError::no_member));
-            return;
+        // A member that failed in company may have failed because of one of them: alone, each gets all that it can.
+        let in_company = batch.len() > 1;
+        match last_error {
+            Some(error) if in_company || opinions.members() == 0 => return fail(batch, &error),
+            None if opinions.members() == 0 => return fail(batch, &BatchError::no_member()),
+            _ => {}
         }
         complete(batch, opinions.members(), |rows| opinions.rows(rows));
     }

@@ -7,8 +7,10 @@
 //!                   └ the run is interrupted: ONNX Runtime ends it before its next operator
 //! ```
 //!
-//! Either way the requests of the batch are tried once more (by the pipeline), on a fresh session.
+//! Either way the requests of the batch are tried once more (by the pipeline), on a fresh session. Opening that is part of
+//! the batch, cannot be interrupted, and has ten times as long.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -23,6 +25,8 @@ use crate::catalog::{Runs, ServedVariant};
 
 /// How often a variant that is taken out is tried.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+/// How many times as long as a run the opening of a session may take.
+const OPENING: u32 = 10;
 /// Sessions that rest for this long give memory back, at twice this long at the latest.
 const REST: Duration = Duration::from_secs(10);
 
@@ -30,14 +34,19 @@ const REST: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) struct Watch {
     running: Box<[Mutex<Option<Run>>]>,
+    /// The number of the next entry: tells a worker's from its successor's.
+    serial: AtomicU64,
 }
 
 #[derive(Debug)]
 struct Run {
     variant: Arc<ServedVariant>,
-    interrupter: Interrupter,
+    /// None while the session is being opened.
+    interrupter: Option<Interrupter>,
+    /// When this part of the batch began.
     started: Instant,
     interrupted: bool,
+    serial: u64,
 }
 
 /// Ends a run's entry when the run ends.
@@ -45,19 +54,21 @@ struct Run {
 pub(super) struct Watched<'a> {
     watch: &'a Watch,
     worker: usize,
-    started: Instant,
+    serial: u64,
 }
 
 impl Watch {
     pub(super) fn new(workers: usize) -> Self {
-        Self { running: (0..workers).map(|_| Mutex::new(None)).collect() }
+        Self { running: (0..workers).map(|_| Mutex::new(None)).collect(), serial: AtomicU64::new(0) }
     }
 
-    /// `worker` is about to run `variant`.
-    pub(super) fn begin(&self, worker: usize, variant: &Arc<ServedVariant>, interrupter: Interrupter) -> Watched<'_> {
-        let started = Instant::now();
-        *self.entry(worker) = Some(Run { variant: Arc::clone(variant), interrupter, started, interrupted: false });
-        Watched { watch: self, worker, started }
+    /// `worker` is about to take its session of `variant`, which may have to be opened.
+    pub(super) fn begin(&self, worker: usize, variant: &Arc<ServedVariant>) -> Watched<'_> {
+        let serial = self.serial.fetch_add(1, Ordering::Relaxed);
+        let variant = Arc::clone(variant);
+        let run = Run { variant, interrupter: None, started: Instant::now(), interrupted: false, serial };
+        *self.entry(worker) = Some(run);
+        Watched { watch: self, worker, serial }
     }
 
     fn entry(&self, worker: usize) -> MutexGuard<'_, Option<Run>> {
@@ -65,10 +76,20 @@ impl Watch {
     }
 }
 
+impl Watched<'_> {
+    /// The session is there and is about to run.
+    pub(super) fn runs(&self, interrupter: Interrupter) {
+        if let Some(run) = self.watch.entry(self.worker).as_mut().filter(|run| run.serial == self.serial) {
+            run.interrupter = Some(interrupter);
+            run.started = Instant::now();
+        }
+    }
+}
+
 impl Drop for Watched<'_> {
     fn drop(&mut self) {
         // A worker that was given up may come back to an entry that is its successor's.
-        let run = self.watch.entry(self.worker).take_if(|run| run.started == self.started);
+        let run = self.watch.entry(self.worker).take_if(|run| run.serial == self.serial);
         // Outside the lock: it may be the variant's last.
         drop(run);
     }
@@ -115,12 +136,18 @@ impl Watchdog {
         let Some(run) = entry.as_mut() else { return };
         let ran = now.saturating_duration_since(run.started);
         let (model, version) = (run.variant.model_name.as_str(), run.variant.version.as_str());
-        if ran >= self.limit && !run.interrupted {
-            tracing::error!(model, version, worker, ?ran, "a batch runs for too long; it is interrupted");
-            run.interrupted = true;
-            run.interrupter.interrupt();
-        }
-        if ran < self.limit + self.limit / 2 {
+        let given_up_after = match &run.interrupter {
+            Some(interrupter) => {
+                if ran >= self.limit && !run.interrupted {
+                    tracing::error!(model, version, worker, ?ran, "a batch runs for too long; it is interrupted");
+                    interrupter.interrupt();
+                    run.interrupted = true;
+                }
+                self.limit.saturating_add(self.limit / 2)
+            }
+            None => self.limit.saturating_mul(OPENING),
+        };
+        if ran < given_up_after {
             return;
         }
         let stuck = self.scheduler.executing().into_iter().find(|executing| executing.worker == worker);
@@ -148,7 +175,7 @@ impl Watchdog {
 /// Finds out, on a thread of its own, whether a variant that is taken out works again.
 fn probe(variant: &Arc<ServedVariant>) {
     let Runs::One(instances) = &variant.runs else { return };
-    if !variant.health.begin_probe() {
+    if !variant.health.begin_probe(Instant::now()) {
         return;
     }
     let model = instances.model().clone();

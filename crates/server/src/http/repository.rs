@@ -14,6 +14,7 @@ use serde_json::value::RawValue;
 use tokio::sync::oneshot;
 
 use super::listener::Edge;
+use crate::catalog::Catalog;
 use crate::error::{ApiError, Cause};
 
 pub(super) fn router() -> Router<Arc<Edge>> {
@@ -66,24 +67,27 @@ async fn load(State(edge): State<Arc<Edge>>, Path(model): Path<String>, body: By
         let message = "not offered; a model is loaded as it lies in the repository, with the config.toml of its folder";
         return Err(ApiError::invalid(format!("parameters.{name}"), message));
     }
-    let (sender, loaded) = oneshot::channel();
-    let name = model.clone();
-    let catalog = Arc::clone(&edge.pipeline.catalog);
-    let loading = thread::Builder::new().name("volley-load".into()).spawn(move || {
-        step_back();
-        let _ = sender.send(catalog.reload(&name));
-    });
-    loading.map_err(|error| ApiError::new(Cause::Internal, format!("no thread to load it on: {error}")))?;
-    match loaded.await {
-        Ok(Ok(())) => Ok(StatusCode::OK),
-        Ok(Err(failure)) => Err(ApiError::invalid(format!("failed to load `{model}`"), failure)),
-        Err(_) => Err(ApiError::new(Cause::Internal, format!("loading `{model}` ended without a word"))),
-    }
+    change(edge, "load", move |catalog| catalog.reload(&model)).await
 }
 
 async fn unload(State(edge): State<Arc<Edge>>, Path(model): Path<String>) -> Result<StatusCode, ApiError> {
-    edge.pipeline.catalog.unload(&model)?;
-    Ok(StatusCode::OK)
+    change(edge, "unload", move |catalog| catalog.unload(&model)).await
+}
+
+/// Changes what is served, on a thread of its own: it may take long, and wait for others.
+async fn change(
+    edge: Arc<Edge>,
+    what: &'static str,
+    change: impl FnOnce(&Catalog) -> Result<(), ApiError> + Send + 'static,
+) -> Result<StatusCode, ApiError> {
+    let (sender, changed) = oneshot::channel();
+    let changing = thread::Builder::new().name(format!("volley-{what}")).spawn(move || {
+        step_back();
+        let _ = sender.send(change(&edge.pipeline.catalog));
+    });
+    changing.map_err(|error| ApiError::new(Cause::Internal, format!("no thread to {what} it on: {error}")))?;
+    let ended = || ApiError::new(Cause::Internal, format!("the {what} ended without a word"));
+    changed.await.map_err(|_| ended())?.map(|()| StatusCode::OK)
 }
 
 /// A body that may be left out.

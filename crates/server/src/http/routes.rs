@@ -60,8 +60,7 @@ async fn server_metadata() -> Json<ServerMetadata> {
 }
 
 async fn server_ready(State(edge): State<Arc<Edge>>) -> StatusCode {
-    let all_well = || edge.pipeline.catalog.variants().iter().all(|variant| !variant.is_out());
-    let ready = *edge.phase.borrow() == Phase::Serving && all_well();
+    let ready = *edge.phase.borrow() == Phase::Serving && edge.pipeline.catalog.is_ready();
     if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
 }
 
