@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use volley_examples::Caller;
 
-use crate::site::Site;
+use crate::site::{LARGE_BATCH, Site};
 
 /// Between the answer to a caller's request and its next.
 const PAUSE: Duration = Duration::from_millis(2);
@@ -78,9 +78,10 @@ impl Load {
         Self::of(site.http(), [&breaking, &|caller| window(caller, 1)])
     }
 
-    /// On the bundled model, in requests of many rows.
+    /// On the bundled model, in requests of so many rows that two of them fill a batch: only such a batch can find out that
+    /// memory suffices again.
     pub(crate) fn of_large_requests(site: &Site) -> Result<Self, Box<dyn Error>> {
-        Self::of(site.http(), [&|caller| window(caller, 64), &|caller| window(caller + CALLERS, 1)])
+        Self::of(site.http(), [&|caller| window(caller, LARGE_BATCH / 2), &|caller| window(caller + CALLERS, 1)])
     }
 
     fn of(address: SocketAddr, questions: [&dyn Fn(usize) -> Question; 2]) -> Result<Self, Box<dyn Error>> {

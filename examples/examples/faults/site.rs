@@ -13,7 +13,7 @@ use volley_examples::{Caller, ServerProcess, programs};
 /// How long the server lets a batch run.
 pub(crate) const RUN_LIMIT: Duration = Duration::from_millis(200);
 /// Rows of the largest batch, where memory is to run out.
-const LARGE_BATCH: usize = 512;
+pub(crate) const LARGE_BATCH: usize = 512;
 /// Address space left to a server beyond what it has, in bytes: for requests, not for a large batch.
 const HEADROOM: u64 = 96 << 20;
 
