@@ -33,7 +33,7 @@ check:
     {{just_executable()}} _bench-scheduler --gate
     @if cargo deny --version >/dev/null 2>&1; then cargo deny check licenses bans sources; else echo "skipped: cargo-deny is not installed (cargo install cargo-deny)"; fi
 
-# Check the scheduler's protocols under every interleaving of their threads, up to two preemptions (some minutes)
+# Check the scheduler's protocols under every interleaving of their threads, up to two preemptions (a quarter of an hour)
 loom:
     RUSTFLAGS="--cfg loom" cargo test --locked --release --package volley-scheduler --target-dir {{target}}/loom --lib --test loom
 
