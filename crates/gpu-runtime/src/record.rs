@@ -16,7 +16,7 @@
 //! that were disturbed are not either, unless they were asked for.
 //!
 //! Opening the kept graph instead of optimising anew takes 1.3 ms instead of 1.6 for the bundled fp32 file, 2.4 instead of
-//! 4.1 for INT8 (the least of 15, one core of an EPYC virtual machine, ONNX Runtime 1.32), and answers are the same to the
+//! 4.1 for INT8 (the least of 15 on a shared virtual machine, not pinned, ONNX Runtime 1.32), and answers are the same to the
 //! bit. It must pass the golden check as any file must, so a graph that has gone wrong costs time and nothing else.
 
 use std::fmt::Write as _;
