@@ -157,6 +157,32 @@ fn a_session_that_hangs_while_it_is_opened_costs_its_worker_and_nobody_else() {
 }
 
 #[test]
+fn a_member_that_fails_is_left_out_and_the_answer_says_so_and_is_not_kept() {
+    let (server, repository) = serve("member", &[]);
+    let version = repository.0.join("breaking/1");
+    std::fs::copy(version.join("model.onnx"), version.join("model.other.onnx")).expect("the folder is writable");
+    let path = repository.0.join("breaking/config.toml");
+    let config = std::fs::read_to_string(&path).expect("it was written");
+    let ensemble = "variants = [\"fp32\"]\n[ensemble]\nmembers = [\"fp32\", \"other\"]\n";
+    std::fs::write(path, config + ensemble).expect("the folder is writable");
+    let mut connection = server.connect();
+    assert_eq!(connection.send("POST", "/v2/repository/models/breaking/load", &[], b"").status, 200);
+    let (values, body) = echo(3);
+    let mut json: serde_json::Value = serde_json::from_slice(&body.bytes).expect("it was written as JSON");
+    json["parameters"] = json!({ "use_ensemble": true });
+    let body = Body { bytes: json.to_string().into_bytes(), json_length: None };
+    repository.fault("fail-once");
+    for members in [1, 2, 2] {
+        let reply = connection.ask("breaking", &body);
+        assert_eq!(reply.status, 200, "{}", String::from_utf8_lossy(&reply.body));
+        assert_eq!(reply.json()["parameters"], json!({ "ensemble_members": members, "ensemble_size": 2 }));
+        assert_eq!(reply.values(0), values);
+    }
+    let series = r#"batch_processing_ensemble_member_failures_total{model="breaking",version="1",member="fp32"}"#;
+    assert_eq!(server.metric(series), 1.0);
+}
+
+#[test]
 fn a_server_whose_only_worker_hangs_for_good_still_leaves_on_sigterm() {
     let (server, repository) = serve("leave", &[("VOLLEY_RUNTIME__WORKERS", "1"), ("VOLLEY_SHUTDOWN__LINGER", "0s")]);
     let mut connection = server.connect();
