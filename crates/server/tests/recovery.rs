@@ -178,6 +178,8 @@ fn a_member_that_fails_is_left_out_and_the_answer_says_so_and_is_not_kept() {
         assert_eq!(reply.json()["parameters"], json!({ "ensemble_members": members, "ensemble_size": 2 }));
         assert_eq!(reply.values(0), values);
     }
+    // The second was computed anew, the third came from the cache.
+    assert_eq!(server.metric(r#"batch_processing_cache_hits_total{tier="local"}"#), 1.0);
     let series = r#"batch_processing_ensemble_member_failures_total{model="breaking",version="1",member="fp32"}"#;
     assert_eq!(server.metric(series), 1.0);
 }
