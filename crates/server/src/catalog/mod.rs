@@ -102,8 +102,8 @@ impl Catalog {
     pub(crate) fn reload(&self, model: &str) -> Result<(), ApiError> {
         let _change = self.begin_change()?;
         // By its name in the list, so that no path leads out of the repository.
-        let known = self.loader.names().is_ok_and(|names| names.iter().any(|name| name == model));
-        if !known {
+        let names = self.loader.names().map_err(|failure| ApiError::invalid("model repository", failure))?;
+        if !names.iter().any(|name| name == model) {
             return Err(ApiError::new(Cause::NotFound, format!("the repository has no model `{model}`")));
         }
         let result = self.loader.load(model);
