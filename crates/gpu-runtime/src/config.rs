@@ -25,6 +25,7 @@ use crate::triton;
 /// # Ok::<(), toml::de::Error>(())
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct ModelConfig {
     /// The variants that are loaded; the first is the default. Absent: the fastest that passes its golden check.
@@ -58,6 +59,7 @@ pub struct ModelConfig {
 
 /// Which of a model's versions are served. In `config.toml`: `"all"`, `{ latest = 2 }` or `{ specific = [1, 3] }`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum VersionPolicy {
     /// Every version.
@@ -77,6 +79,7 @@ impl Default for VersionPolicy {
 
 /// Variants that answer together: the mean of their outputs, and the spread as the uncertainty.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct EnsembleConfig {
     /// The variants' names.
@@ -85,12 +88,14 @@ pub struct EnsembleConfig {
 
 /// What a configuration says of an input or output of the model.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct DeclaredTensor {
     /// The tensor's name.
     pub name: String,
     /// Its element type, for example `FP32`.
     #[serde(with = "data_type")]
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub data_type: DataType,
     /// The shape of one row, without the batch axis; -1 is any length.
     pub row_shape: Vec<i64>,
@@ -189,8 +194,11 @@ impl ModelConfig {
         }
     }
 
-    /// What the types cannot hold.
-    pub(crate) fn check(&self) -> Result<(), String> {
+    /// Whether the settings make sense, each and together: what the types cannot hold.
+    ///
+    /// # Errors
+    /// A sentence that begins with the field.
+    pub fn check(&self) -> Result<(), String> {
         if self.variants.as_ref().is_some_and(Vec::is_empty) {
             return Err("variants: empty; expected at least one name, or nothing for the fastest".into());
         }

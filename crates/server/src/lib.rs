@@ -11,7 +11,7 @@ mod pipeline;
 mod server;
 
 pub use config::{
-    CacheConfig, Config, HttpConfig, LogConfig, LogFormat, MetricsConfig, RuntimeConfig, SchedulerConfig,
-    ShutdownConfig,
+    CacheConfig, Change, Config, ConfigError, HttpConfig, LogConfig, LogFormat, MetricsConfig, Override, Profile,
+    RuntimeConfig, SchedulerConfig, Settings, ShutdownConfig, changes, json_schema, reference, show,
 };
 pub use server::{Server, StartError};
