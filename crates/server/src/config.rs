@@ -25,6 +25,8 @@ pub struct Config {
     pub models: BTreeMap<String, ModelConfig>,
     /// The listener that answers inference requests.
     pub http: HttpConfig,
+    /// The listener that answers them over gRPC.
+    pub grpc: GrpcConfig,
     /// The listener that answers `/metrics`.
     pub metrics: MetricsConfig,
     /// How models are run.
@@ -51,6 +53,16 @@ pub struct HttpConfig {
     pub threads: Option<NonZeroUsize>,
     /// Largest request body, in bytes.
     pub max_body_bytes: usize,
+}
+
+/// The gRPC listener. Its threads and the limit on its messages are those of `http`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct GrpcConfig {
+    /// Address to listen on.
+    pub host: IpAddr,
+    /// Port; 0 takes a free one, which the log names.
+    pub port: u16,
 }
 
 /// The metrics listener.
@@ -156,6 +168,12 @@ pub struct ShutdownConfig {
 impl Default for HttpConfig {
     fn default() -> Self {
         Self { host: IpAddr::V4(Ipv4Addr::LOCALHOST), port: 8000, threads: None, max_body_bytes: 16 << 20 }
+    }
+}
+
+impl Default for GrpcConfig {
+    fn default() -> Self {
+        Self { host: IpAddr::V4(Ipv4Addr::LOCALHOST), port: 8001 }
     }
 }
 

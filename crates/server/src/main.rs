@@ -37,9 +37,12 @@ struct Cli {
     /// Address for inference requests [default: 127.0.0.1].
     #[arg(long, value_name = "ADDRESS")]
     host: Option<IpAddr>,
-    /// Port for inference requests; 0 takes a free one [default: 8000].
+    /// Port for inference requests over HTTP; 0 takes a free one [default: 8000].
     #[arg(long, value_name = "PORT")]
     http_port: Option<u16>,
+    /// Port for inference requests over gRPC; 0 takes a free one [default: 8001].
+    #[arg(long, value_name = "PORT")]
+    grpc_port: Option<u16>,
     /// Port for /metrics; 0 takes a free one [default: 8002].
     #[arg(long, value_name = "PORT")]
     metrics_port: Option<u16>,
@@ -61,6 +64,8 @@ impl Cli {
             ("model_repository", path),
             ("http.host", self.host.map(|host| host.to_string().into())),
             ("http.port", self.http_port.map(Value::from)),
+            ("grpc.host", self.host.map(|host| host.to_string().into())),
+            ("grpc.port", self.grpc_port.map(Value::from)),
             ("metrics.host", self.host.map(|host| host.to_string().into())),
             ("metrics.port", self.metrics_port.map(Value::from)),
             ("runtime.workers", self.workers.map(Value::from)),
