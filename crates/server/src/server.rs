@@ -26,6 +26,7 @@ use crate::pipeline::Pipeline;
 pub struct Server {
     settings: Settings,
     http_address: SocketAddr,
+    grpc_address: SocketAddr,
     metrics_address: SocketAddr,
     phase: watch::Sender<Phase>,
     io: IoThreads,
@@ -45,8 +46,10 @@ impl Server {
         let started = Instant::now();
         // Ports first: they are what most often goes wrong, and cost nothing to find out.
         let http_listener = bind("http", config.http.host, config.http.port)?;
+        let grpc_listener = bind("grpc", config.grpc.host, config.grpc.port)?;
         let metrics_listener = bind("metrics", config.metrics.host, config.metrics.port)?;
-        let (http_address, metrics_address) = (local(&http_listener)?, local(&metrics_listener)?);
+        let (http_address, grpc_address) = (local(&http_listener)?, local(&grpc_listener)?);
+        let metrics_address = local(&metrics_listener)?;
         let exporter = Exporter::install().map_err(StartError::other)?;
 
         let library = Library::load(config.runtime.library.as_deref()).map_err(StartError::other)?;
@@ -92,22 +95,40 @@ impl Server {
             phase: phase_seen,
         };
         let io_count = config.http.threads.map_or((cores / 8).max(1), NonZeroUsize::get);
-        let io = IoThreads::start(io_count, &http_listener, &Arc::new(edge))
+        let io = IoThreads::start(io_count, &http_listener, &grpc_listener, &Arc::new(edge))
             .map_err(|error| StartError(format!("the HTTP threads could not be started: {error}")))?;
         tracing::info!(
             http = %http_address,
+            grpc = %grpc_address,
             metrics = %metrics_address,
             workers = worker_count,
             startup_ms = started.elapsed().as_millis() as u64,
             "ready"
         );
-        Ok(Self { settings, http_address, metrics_address, phase, io, workers, scheduler, metrics_listener, gauges })
+        Ok(Self {
+            settings,
+            http_address,
+            grpc_address,
+            metrics_address,
+            phase,
+            io,
+            workers,
+            scheduler,
+            metrics_listener,
+            gauges,
+        })
     }
 
-    /// Where inference requests are answered.
+    /// Where inference requests are answered over HTTP.
     #[must_use]
     pub fn http_address(&self) -> SocketAddr {
         self.http_address
+    }
+
+    /// Where they are answered over gRPC.
+    #[must_use]
+    pub fn grpc_address(&self) -> SocketAddr {
+        self.grpc_address
     }
 
     /// Where `/metrics` is answered.

@@ -8,6 +8,7 @@ mod change;
 mod duration;
 mod environment;
 mod file;
+mod grpc;
 mod http;
 mod leaves;
 mod log;
@@ -31,6 +32,7 @@ use volley_gpu_runtime::ModelConfig;
 
 pub use cache::CacheConfig;
 pub use change::{Change, changes};
+pub use grpc::GrpcConfig;
 pub use http::HttpConfig;
 pub use log::{LogConfig, LogFormat};
 pub use metrics::MetricsConfig;
@@ -57,6 +59,8 @@ pub struct Config {
     pub models: BTreeMap<String, ModelConfig>,
     /// The listener that answers inference requests.
     pub http: HttpConfig,
+    /// The listener that answers them over gRPC.
+    pub grpc: GrpcConfig,
     /// The listener that answers `/metrics`.
     pub metrics: MetricsConfig,
     /// How models are run.
