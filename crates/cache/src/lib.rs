@@ -2,13 +2,25 @@
 #![forbid(unsafe_code)]
 
 mod cache;
+mod coherence;
+mod domain;
 mod flight;
+mod gate;
+mod generations;
 mod key;
 mod lead;
 mod local;
 mod rank;
+mod scope;
+mod stamp;
 
 pub use cache::{Cache, CacheConfig, CacheStats, Lookup};
+pub use coherence::Coherence;
+pub use domain::Domain;
+pub use gate::WhenCutOff;
+pub use generations::Generations;
 pub use key::{Key, KeyHasher, Keyer};
 pub use lead::{Follow, Followed, Lead};
 pub use rank::Rank;
+pub use scope::{Scope, ScopeError};
+pub use stamp::Stamp;
