@@ -12,6 +12,8 @@ mod lead;
 mod local;
 mod rank;
 mod scope;
+#[cfg(feature = "redis")]
+mod shared;
 mod stamp;
 
 pub use cache::{Cache, CacheConfig, CacheStats, Lookup};
@@ -23,4 +25,8 @@ pub use key::{Key, KeyHasher, Keyer};
 pub use lead::{Follow, Followed, Lead};
 pub use rank::Rank;
 pub use scope::{Scope, ScopeError};
+#[cfg(feature = "redis")]
+pub use shared::{
+    BreakerState, Fetch, Found, Reached, Shared, SharedConfig, SharedConfigError, SharedSettings, SharedStats,
+};
 pub use stamp::Stamp;

@@ -115,13 +115,13 @@ fn weight(value: &Bytes) -> u64 {
 /// Lifetimes spread over `(longest - jitter, longest]` by the bits of the key, so that entries made in one burst are
 /// not all computed anew in another. No random number is drawn: the key is one already.
 #[derive(Debug, Clone, Copy)]
-struct Lifetime {
-    longest: Duration,
-    jitter: Duration,
+pub(crate) struct Lifetime {
+    pub(crate) longest: Duration,
+    pub(crate) jitter: Duration,
 }
 
 impl Lifetime {
-    fn of(self, key: Key) -> Duration {
+    pub(crate) fn of(self, key: Key) -> Duration {
         let jitter = self.jitter.min(self.longest).as_nanos();
         // The share of the jitter is spread() / 2^64, in fixed point; it saturates at 580 years.
         let off = (jitter.min(u128::from(u64::MAX)) * u128::from(key.spread())) >> 64;
