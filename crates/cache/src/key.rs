@@ -30,6 +30,27 @@ use std::hash::{BuildHasherDefault, Hash, Hasher};
 pub struct Key([u64; 2]);
 
 impl Key {
+    /// The key as a data store names it, the same on every machine.
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; 16] {
+        let [first, second] = self.0.map(u128::from);
+        (first << 64 | second).to_be_bytes()
+    }
+
+    /// The key that [`to_bytes`](Self::to_bytes) gave these bytes.
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+        let bits = u128::from_be_bytes(bytes);
+        Self([(bits >> 64) as u64, bits as u64])
+    }
+
+    /// The key whose text is `digits`.
+    pub(crate) fn from_hex(digits: &str) -> Option<Self> {
+        let lower_case = digits.len() == 32 && digits.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'));
+        let bits = lower_case.then(|| u128::from_str_radix(digits, 16).ok()).flatten()?;
+        Some(Self::from_bytes(bits.to_be_bytes()))
+    }
+
     /// 64 of the key's bits, none of which [`Hash`] feeds to a map: they choose shards and spread lifetimes without
     /// correlating with a map's buckets.
     pub(crate) fn spread(self) -> u64 {
@@ -44,9 +65,16 @@ impl Hash for Key {
     }
 }
 
+/// 32 hexadecimal digits.
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", u128::from_be_bytes(self.to_bytes()))
+    }
+}
+
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Key({:016x}{:016x})", self.0[0], self.0[1])
+        write!(f, "Key({self})")
     }
 }
 

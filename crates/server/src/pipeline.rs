@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::time::timeout_at;
-use volley_cache::{Cache, Followed, Key, Lead, Lookup, Rank};
+use volley_cache::{Cache, Domain, Followed, Key, Lead, Lookup, Rank};
 use volley_gpu_runtime::Outputs;
 use volley_scheduler::{Failure, Handoff, Outcome, Priority, Request, SubmitError, Ticket};
 use volley_telemetry::{EdgeMetrics, Lane};
@@ -137,17 +137,17 @@ impl Pipeline {
         let interface = variant.interface(unbound.parameters().wants_uncertainty());
         let request = unbound.bind(interface)?;
         let errand = Errand { variant, request: &request, urgency, handoff };
-        let computed = match &self.cache {
-            Some(cache) if use_cache => self.cached(cache, errand).await?,
+        let computed = match (&self.cache, &variant.domain) {
+            (Some(cache), Some(domain)) if use_cache => self.cached(cache, domain, errand).await?,
             _ => in_time(urgency.deadline, self.compute(errand)).await??,
         };
         Ok((request, computed))
     }
 
     /// Looks for the result in the cache, joins whoever computes it already, or computes it for all who ask.
-    async fn cached(&self, cache: &Cache<ApiError>, errand: Errand<'_>) -> Result<Computed, ApiError> {
+    async fn cached(&self, cache: &Cache<ApiError>, domain: &Domain, errand: Errand<'_>) -> Result<Computed, ApiError> {
         let key = key(errand.variant, errand.request);
-        let lead = match cache.lookup(key, errand.urgency.rank()) {
+        let lead = match cache.lookup(key, domain, errand.urgency.rank()) {
             Lookup::Hit(bytes) => return restored(bytes, errand),
             Lookup::Lead(lead) => lead,
             Lookup::Follow(follow) => match in_time(errand.urgency.deadline, follow).await? {

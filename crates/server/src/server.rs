@@ -64,19 +64,6 @@ impl Server {
         let (scheduler, workers) = Scheduler::new(scheduler_config, worker_count);
         let mut secret = [0; 32];
         getrandom::fill(&mut secret).map_err(StartError::other)?;
-        let loader = Loader {
-            repository: repository_path(config.model_repository.as_deref()).map_err(StartError)?,
-            configured: config.models.clone(),
-            options: model_options(&config.runtime).map_err(StartError)?,
-            library,
-            scheduler: scheduler.clone(),
-            workers: worker_count,
-            keyer: Keyer::new(secret),
-        };
-        let catalog = Arc::new(Catalog::load(loader).map_err(StartError::other)?);
-        let pinning = Pinning(config.runtime.cpu_affinity.clone());
-        let workers = Workers::start(&scheduler, workers, &catalog, pinning, config.runtime.run_limit);
-
         let cache = config.cache.enabled.then(|| {
             Cache::new(volley_cache::CacheConfig {
                 capacity_bytes: config.cache.capacity_bytes,
@@ -85,6 +72,20 @@ impl Server {
                 ttl_jitter: config.cache.time_to_live / 10,
             })
         });
+        let loader = Loader {
+            repository: repository_path(config.model_repository.as_deref()).map_err(StartError)?,
+            configured: config.models.clone(),
+            options: model_options(&config.runtime).map_err(StartError)?,
+            library,
+            scheduler: scheduler.clone(),
+            workers: worker_count,
+            keyer: Keyer::new(secret),
+            cache: cache.clone(),
+        };
+        let catalog = Arc::new(Catalog::load(loader).map_err(StartError::other)?);
+        let pinning = Pinning(config.runtime.cpu_affinity.clone());
+        let workers = Workers::start(&scheduler, workers, &catalog, pinning, config.runtime.run_limit);
+
         let pipeline =
             Arc::new(Pipeline { catalog, scheduler: scheduler.clone(), cache, rejections: EdgeMetrics::register() });
         let gauges = Arc::new(Gauges::register(exporter, Arc::clone(&pipeline), config.runtime.device));

@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use volley_cache::Keyer;
+use volley_cache::{Cache, Keyer};
 use volley_gpu_runtime::{
     Ensemble, Instances, Library, LoadError, Model, ModelConfig, ModelFolder, ModelOptions, Repository,
     RepositoryError, VersionFolder,
@@ -16,6 +16,7 @@ use volley_telemetry::{MemberMetrics, ModelLabels, ModelMetrics, RecoveryMetrics
 use super::served::{Groups, Member, Members, Runs, ServedVariant};
 use super::{ServedModel, ServedVersion};
 use crate::engine::{DeviceScheduler, Health};
+use crate::error::ApiError;
 
 /// The name under which an ensemble is counted among the variants.
 const ENSEMBLE: &str = "ensemble";
@@ -37,6 +38,8 @@ pub(crate) struct Loader {
     pub workers: NonZeroUsize,
     /// Where cache keys begin.
     pub keyer: Keyer,
+    /// Where results are kept, if they are.
+    pub cache: Option<Cache<ApiError>>,
 }
 
 impl Loader {
@@ -257,6 +260,7 @@ impl Loader {
             max_rows: groups.together.max_rows(),
             groups,
             identity,
+            domain: self.cache.as_ref().map(|cache| cache.domain(name, &number, &[variant])),
             allow_non_finite: config.allow_non_finite.unwrap_or(false),
         })
     }
