@@ -4,8 +4,8 @@ mod common;
 
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 
 use common::repository::Repository;
 use common::{Connection, ServerProcess, binary_request, window};
@@ -108,8 +108,7 @@ fn a_version_that_is_not_right_takes_no_traffic_and_the_old_one_serves_on() {
 fn a_server_does_not_start_with_a_version_that_is_not_right() {
     let repository = bundled("start");
     golden_off(&repository.0.join("cnn_lstm/1"));
-    let failure = std::panic::catch_unwind(|| serve(&repository));
-    let text = *failure.err().expect("it must not start").downcast::<String>().expect("a message");
+    let text = ServerProcess::refusal(&[("VOLLEY_MODEL_REPOSITORY", repository.path())]);
     assert!(text.contains("golden") && text.contains("prediction"), "{text}");
 }
 
@@ -167,6 +166,48 @@ fn the_server_answers_all_else_while_a_load_takes_its_time() {
     assert_eq!(loading.join().expect("it ends"), 200);
     assert_eq!(waiting.read().expect("a reply").status, 200);
     assert_eq!(connection.infer(&binary_request(&[window(1)], &json!({}))).status, 404);
+}
+
+#[test]
+fn of_seventeen_changes_at_once_one_is_refused_without_waiting_for_the_others() {
+    let repository = bundled("crowd");
+    repository.add_breaking();
+    let fault = repository.fault_file();
+    let server = ServerProcess::start(&[
+        ("VOLLEY_MODEL_REPOSITORY", repository.path()),
+        ("FAULT_OPERATOR_FILE", fault.to_str().expect("a path in UTF-8")),
+    ]);
+    let change = |path: &'static str, done: &mpsc::Sender<(u16, Option<String>)>| {
+        let (address, done) = (server.http, done.clone());
+        std::thread::spawn(move || {
+            let reply = Connection::to(address).send("POST", path, &[], b"");
+            let _ = done.send((reply.status, reply.header("retry-after").map(str::to_owned)));
+        });
+    };
+    let (done, replies) = mpsc::channel();
+    repository.fault("hang-once");
+    change("/v2/repository/models/breaking/load", &done);
+    while repository.fault_file().exists() {
+        std::thread::yield_now();
+    }
+    for _ in 0..16 {
+        change("/v2/repository/models/nobody/unload", &done);
+    }
+    // The load hangs, so whoever is answered did not wait for it.
+    assert_eq!(replies.recv().expect("a reply"), (503, Some("1".into())));
+    repository.fault("pass");
+    drop(done);
+    let mut statuses: Vec<u16> = replies.iter().map(|(status, _)| status).collect();
+    statuses.sort_unstable();
+    assert_eq!(statuses, [&[200][..], &[404; 15]].concat(), "the others wait, and are done in turn");
+}
+
+#[test]
+fn a_configuration_that_lists_no_variant_keeps_the_server_from_starting_and_is_named() {
+    let repository = bundled("none");
+    let settings = [("VOLLEY_MODEL_REPOSITORY", repository.path()), ("VOLLEY_MODELS__CNN_LSTM__VARIANTS", "[]")];
+    let text = ServerProcess::refusal(&settings);
+    assert!(text.contains("cnn_lstm: variants: empty; expected"), "{text}");
 }
 
 #[test]
