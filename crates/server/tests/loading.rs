@@ -193,10 +193,10 @@ fn of_seventeen_changes_at_once_one_is_refused_without_waiting_for_the_others() 
     for _ in 0..16 {
         change("/v2/repository/models/nobody/unload", &done);
     }
+    drop(done);
     // The load hangs, so whoever is answered did not wait for it.
     assert_eq!(replies.recv().expect("a reply"), (503, Some("1".into())));
     repository.fault("pass");
-    drop(done);
     let mut statuses: Vec<u16> = replies.iter().map(|(status, _)| status).collect();
     statuses.sort_unstable();
     assert_eq!(statuses, [&[200][..], &[404; 15]].concat(), "the others wait, and are done in turn");
