@@ -24,7 +24,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     for file in &version.variants {
         match Model::load(&library, version, file, options.clone()) {
             Ok(model) => {
-                let (size, rate) = (model.file_bytes().len() / 1000, model.rows_per_second());
+                let (size, rate) = (model.file_bytes().map(<[u8]>::len).sum::<usize>() / 1000, model.rows_per_second());
                 let provider = model.placement().provider;
                 writeln!(out, "{:<12}{size:>8}{:>8}{rate:>10.0}  {provider}", file.name, model.best_batch())?;
                 loaded.push(model);

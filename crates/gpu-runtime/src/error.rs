@@ -15,15 +15,15 @@ pub struct LoadError {
 }
 
 impl LoadError {
-    /// The reason in one word, for a metric's label: `unreadable` (the file), `no_operators` (a library
-    /// of them cannot be read), `refused` (by ONNX Runtime), `no_provider`
-    /// (none that was asked for starts), `interface` (not the inputs and outputs that can be served, or were declared),
+    /// The reason in one word, for a metric's label: `unreadable` (the file), `external` (a file that tensors of it are
+    /// in), `no_operators` (a library of them cannot be read), `refused` (by ONNX Runtime), `no_provider` (none that was asked for starts), `interface` (not the inputs and outputs that can be served, or were declared),
     /// `options` (they contradict each other), `golden` (wrong answers, or no good golden file), `run` (the first runs
     /// failed).
     #[must_use]
     pub fn reason(&self) -> &'static str {
         match self.reason {
             LoadReason::Unreadable(_) => "unreadable",
+            LoadReason::External(_) => "external",
             LoadReason::NoOperators(..) => "no_operators",
             LoadReason::Refused { .. } => "refused",
             LoadReason::NoProvider(_) => "no_provider",
@@ -38,6 +38,7 @@ impl LoadError {
 #[derive(Debug)]
 pub(crate) enum LoadReason {
     Unreadable(std::io::Error),
+    External(String),
     NoOperators(PathBuf, std::io::Error),
     Refused { provider: Provider, source: ort::Error },
     NoProvider(Vec<(Provider, String)>),
@@ -63,7 +64,7 @@ impl fmt::Display for LoadError {
                 }
                 Ok(())
             }
-            LoadReason::Interface(text) | LoadReason::Options(text) => f.write_str(text),
+            LoadReason::External(text) | LoadReason::Interface(text) | LoadReason::Options(text) => f.write_str(text),
             LoadReason::Golden(source) => write!(f, "golden check: {source}"),
             LoadReason::Run(source) => write!(f, "first run: {source}"),
         }
@@ -77,7 +78,9 @@ impl std::error::Error for LoadError {
             LoadReason::Refused { source, .. } => Some(source),
             LoadReason::Golden(source) => Some(source),
             LoadReason::Run(source) => Some(source),
-            LoadReason::NoProvider(_) | LoadReason::Interface(_) | LoadReason::Options(_) => None,
+            LoadReason::External(_) | LoadReason::NoProvider(_) | LoadReason::Interface(_) | LoadReason::Options(_) => {
+                None
+            }
         }
     }
 }

@@ -8,6 +8,7 @@ mod config;
 mod device;
 mod ensemble;
 mod error;
+mod file;
 mod golden;
 mod instances;
 mod interrupt;

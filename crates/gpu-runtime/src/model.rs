@@ -13,6 +13,7 @@ use ort::value::{Outlet, TensorElementType, ValueType};
 use crate::autotune::{self, Measured, powers_of_two};
 use crate::config::{DeclaredTensor, ModelConfig};
 use crate::error::{LoadError, LoadReason};
+use crate::file::ModelFile;
 use crate::golden::Golden;
 use crate::library::Library;
 use crate::operators;
@@ -150,7 +151,7 @@ pub struct Model {
     library: Library,
     path: PathBuf,
     variant: Arc<str>,
-    bytes: Arc<[u8]>,
+    file: ModelFile,
     /// The file's graph as it was optimised at an earlier start, which sessions then open instead.
     graph: Option<Arc<[u8]>>,
     options: ModelOptions,
@@ -202,13 +203,13 @@ impl Model {
         let fail = |reason| LoadError { path: path.clone(), reason };
         options.check().map_err(|text| fail(LoadReason::Options(text)))?;
         // Read once: what is hashed, checked and served is one and the same, even if the file is replaced meanwhile.
-        let bytes: Arc<[u8]> = std::fs::read(path).map_err(|e| fail(LoadReason::Unreadable(e)))?.into();
+        let file = ModelFile::read(path).map_err(fail)?;
         for operators in &mut options.operator_libraries {
             *operators = located(operators).map_err(|e| fail(LoadReason::NoOperators(operators.clone(), e)))?;
         }
-        let probe = choose_provider(library, path, &bytes, &options, reuse)?;
+        let probe = choose_provider(library, path, &file, &options, reuse)?;
         let kept = probe.graph.is_some();
-        match Self::check(library, version, variant, &options, bytes, probe, reuse) {
+        match Self::check(library, version, variant, &options, file, probe, reuse) {
             // The graph that was kept may be at fault, and not the file.
             Err(error) if kept => {
                 tracing::warn!(path = %path.display(), %error, "the kept graph is not used; the file is optimised anew");
@@ -224,7 +225,7 @@ impl Model {
         version: &VersionFolder,
         variant: &VariantFile,
         options: &ModelOptions,
-        bytes: Arc<[u8]>,
+        file: ModelFile,
         probe: Probe,
         reuse: Reuse,
     ) -> Result<Self, LoadError> {
@@ -239,7 +240,7 @@ impl Model {
             library: library.clone(),
             path: path.clone(),
             variant: variant.name.as_str().into(),
-            bytes,
+            file,
             graph: probe.graph.map(Into::into),
             options: options.clone(),
             placement: probe.placement,
@@ -297,7 +298,7 @@ impl Model {
     /// [`LoadError`] when ONNX Runtime cannot make the session.
     pub fn open_session(&self) -> Result<Session, LoadError> {
         let provider = self.placement.provider;
-        let source = self.graph.as_deref().map_or(Source::File { bytes: &self.bytes, keep: None }, Source::Optimised);
+        let source = self.graph.as_deref().map_or(Source::File { file: &self.file, keep: None }, Source::Optimised);
         let session = build(&self.library, source, &self.options, provider)
             .map_err(|source| self.fail(LoadReason::Refused { provider, source }))?;
         self.bind(session)
@@ -305,7 +306,8 @@ impl Model {
 
     fn bind(&self, session: OrtSession) -> Result<Session, LoadError> {
         let (provider, device) = (self.placement.provider, self.options.providers.device);
-        Session::bind(session, &self.inputs, &self.outputs, self.options.max_batch.get(), provider, device)
+        let (max_batch, file) = (self.options.max_batch.get(), self.file.clone());
+        Session::bind(session, &self.inputs, &self.outputs, max_batch, provider, device, file)
             .map_err(|source| self.fail(LoadReason::Refused { provider, source }))
     }
 
@@ -331,10 +333,9 @@ impl Model {
         &self.placement
     }
 
-    /// The bytes of the model file, for a digest.
-    #[must_use]
-    pub fn file_bytes(&self) -> &[u8] {
-        &self.bytes
+    /// The bytes of the model file, and of each file that tensors of it are in, for a digest.
+    pub fn file_bytes(&self) -> impl Iterator<Item = &[u8]> {
+        self.file.parts()
     }
 
     /// The name of the variant it is.
@@ -386,7 +387,7 @@ enum Reuse {
 #[derive(Debug, Clone, Copy)]
 enum Source<'a> {
     /// The model file. The graph is optimised, and written to `keep` if that is given.
-    File { bytes: &'a [u8], keep: Option<&'a Path> },
+    File { file: &'a ModelFile, keep: Option<&'a Path> },
     /// A graph that was optimised before.
     Optimised(&'a [u8]),
 }
@@ -408,12 +409,12 @@ impl Probe {
     fn open(
         library: &Library,
         path: &Path,
-        bytes: &[u8],
+        file: &ModelFile,
         options: &ModelOptions,
         provider: Provider,
         reuse: Reuse,
     ) -> ort::Result<Self> {
-        let record = Record::of(path, bytes, library, options, provider);
+        let record = Record::of(path, file, library, options, provider);
         let kept = if reuse == Reuse::Kept { record.read() } else { None };
         let (measured, graph) = kept.map_or((None, None), |kept| (kept.measured, kept.graph));
         let made = graph.as_deref().and_then(|graph| {
@@ -425,13 +426,13 @@ impl Probe {
             None => {
                 // Other providers compile parts of the graph into what cannot be written.
                 let new_graph = if provider == Provider::Cpu { record.new_graph() } else { None };
-                let keep = new_graph.as_ref().map(|file| file.0.as_path());
-                let session = build(library, Source::File { bytes, keep }, options, provider);
+                let keep = new_graph.as_ref().map(|graph| graph.0.as_path());
+                let session = build(library, Source::File { file, keep }, options, provider);
                 match session {
                     Ok(session) => (session, None, new_graph),
                     // It may have been the writing that failed.
                     Err(_) if keep.is_some() => {
-                        (build(library, Source::File { bytes, keep: None }, options, provider)?, None, None)
+                        (build(library, Source::File { file, keep: None }, options, provider)?, None, None)
                     }
                     Err(error) => return Err(error),
                 }
@@ -446,7 +447,7 @@ impl Probe {
 fn choose_provider(
     library: &Library,
     path: &Path,
-    bytes: &[u8],
+    file: &ModelFile,
     options: &ModelOptions,
     reuse: Reuse,
 ) -> Result<Probe, LoadError> {
@@ -455,7 +456,7 @@ fn choose_provider(
     for &provider in &options.providers.order {
         let failure = match provider.missing_from_library() {
             Some(reason) => reason.to_owned(),
-            None => match Probe::open(library, path, bytes, options, provider, reuse) {
+            None => match Probe::open(library, path, file, options, provider, reuse) {
                 Ok(probe) if probe.placement.is_confirmed() => {
                     report_passed_over(path, &passed_over, provider);
                     return Ok(probe);
@@ -488,7 +489,7 @@ fn report_passed_over(path: &Path, passed_over: &[(Provider, String)], using: Pr
 
 fn build(library: &Library, source: Source<'_>, options: &ModelOptions, provider: Provider) -> ort::Result<OrtSession> {
     let (bytes, level, keep) = match source {
-        Source::File { bytes, keep } => (bytes, GraphOptimizationLevel::All, keep),
+        Source::File { file, keep } => (&*file.bytes, GraphOptimizationLevel::All, keep),
         Source::Optimised(graph) => (graph, GraphOptimizationLevel::Disable, None),
     };
     let engines = if provider == Provider::TensorRt { Record::engines() } else { None };
@@ -507,6 +508,11 @@ fn build(library: &Library, source: Source<'_>, options: &ModelOptions, provider
         ))?;
     if let Some(path) = keep {
         builder = builder.with_optimized_model_path(path)?;
+    }
+    if let Source::File { file, .. } = source {
+        for (name, bytes) in &*file.external {
+            builder = builder.with_external_initializer_file_in_memory(name, Arc::clone(bytes))?;
+        }
     }
     operators::open_session(builder, &options.operator_libraries, bytes)
 }

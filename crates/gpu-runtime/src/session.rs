@@ -10,6 +10,7 @@ use ort::session::{IoBinding, Session as OrtSession};
 
 use crate::binding::Buffer;
 use crate::error::RunError;
+use crate::file::ModelFile;
 use crate::interrupt::{Flag, Interrupter, Running};
 use crate::memory::RowLimit;
 use crate::outputs::{OutputBuffers, Outputs};
@@ -33,6 +34,8 @@ pub struct Session {
     /// The next run that succeeds gives back what the arena does not need.
     shrink: bool,
     flag: Arc<Flag>,
+    /// ONNX Runtime may use the weights where they lie.
+    _file: ModelFile,
 }
 
 /// A set of output buffers and, for each batch size used so far, the binding that writes there.
@@ -43,6 +46,7 @@ struct Slot {
 }
 
 impl Session {
+    #[expect(clippy::too_many_arguments, reason = "they are what a session is made of")]
     pub(crate) fn bind(
         session: OrtSession,
         inputs: &[TensorSpec],
@@ -50,6 +54,7 @@ impl Session {
         max_rows: usize,
         provider: Provider,
         device: i32,
+        file: ModelFile,
     ) -> ort::Result<Self> {
         let inputs =
             inputs.iter().map(|spec| Buffer::new(&session, spec, max_rows, provider)).collect::<Result<_, _>>()?;
@@ -63,6 +68,7 @@ impl Session {
             limit: RowLimit::new(max_rows),
             shrink: false,
             flag: Flag::new(provider, device)?,
+            _file: file,
         })
     }
 

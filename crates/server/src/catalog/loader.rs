@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use volley_cache::Keyer;
+use volley_cache::{KeyHasher, Keyer};
 use volley_gpu_runtime::{
     Ensemble, Instances, Library, LoadError, Model, ModelConfig, ModelFolder, ModelOptions, Repository,
     RepositoryError, VersionFolder,
@@ -169,7 +169,7 @@ impl Loader {
         identity.field(ENSEMBLE.as_bytes());
         for member in &members {
             if let Runs::One(instances) = &member.variant.runs {
-                identity.field(instances.model().file_bytes()).field(member.variant.provider().as_bytes());
+                identify(&mut identity, instances.model());
             }
         }
         let full = members[0].variant.groups.together.full_rows();
@@ -213,10 +213,8 @@ impl Loader {
     ) -> Result<Arc<ServedVariant>, LoadFailure> {
         let variant = model.variant().to_owned();
         let mut identity = self.keyer.hasher();
-        identity
-            .field(model.file_bytes())
-            .field(model.placement().provider.name().as_bytes())
-            .field(variant.as_bytes());
+        identify(&mut identity, &model);
+        identity.field(variant.as_bytes());
         let full = config.full_batch.unwrap_or(model.best_batch());
         let instances = Instances::open(model, self.workers).map_err(|error| LoadFailure::of_model(&error))?;
         Ok(self.variant(name, version, &variant, Runs::One(instances), identity, full.get(), config))
@@ -229,7 +227,7 @@ impl Loader {
         version: &VersionFolder,
         variant: &str,
         runs: Runs,
-        identity: volley_cache::KeyHasher,
+        identity: KeyHasher,
         full: usize,
         config: &ModelConfig,
     ) -> Arc<ServedVariant> {
@@ -260,6 +258,14 @@ impl Loader {
             allow_non_finite: config.allow_non_finite.unwrap_or(false),
         })
     }
+}
+
+/// Adds what a model's answers depend on, beside the question: its files, and what runs it.
+fn identify(identity: &mut KeyHasher, model: &Model) {
+    for bytes in model.file_bytes() {
+        identity.field(bytes);
+    }
+    identity.field(model.placement().provider.name().as_bytes());
 }
 
 /// Why a model is not loaded, in words for its operator.
