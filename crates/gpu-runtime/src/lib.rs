@@ -25,6 +25,7 @@ mod repository;
 mod scratch;
 mod session;
 mod tensor;
+mod toml_error;
 mod triton;
 
 pub use affinity::pin_current_thread;

@@ -77,16 +77,17 @@ impl Default for ModelOptions {
 }
 
 impl ModelOptions {
-    /// These, and where `config` says something, what it says. The largest batch is at least the largest of its batch
-    /// sizes, unless it says both.
+    /// These, and where `config` says something, what it says.
     ///
     /// # Errors
     /// A sentence that says which field of `config` is wrong, and what would be right.
     pub fn with(mut self, config: &ModelConfig) -> Result<Self, String> {
         config.check()?;
-        let largest_size = config.batch_sizes.iter().flatten().max();
-        self.max_batch =
-            config.max_batch.unwrap_or_else(|| largest_size.map_or(self.max_batch, |&size| size.max(self.max_batch)));
+        let largest_size = config.batch_sizes.iter().flatten().max().copied();
+        self.max_batch = config.max_batch.or(largest_size).unwrap_or(self.max_batch);
+        if let Some(full) = config.full_batch.filter(|&full| full > self.max_batch) {
+            return Err(format!("full_batch: {full}; expected at most the largest batch, {}", self.max_batch));
+        }
         if let Some(sizes) = &config.batch_sizes {
             self.batch_sizes.clone_from(sizes);
         }
@@ -598,5 +599,22 @@ pub(crate) fn element_type(dtype: DataType) -> TensorElementType {
         DataType::Fp32 => TensorElementType::Float32,
         DataType::Fp64 => TensorElementType::Float64,
         DataType::Bf16 => TensorElementType::Bfloat16,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_configuration_leaves_out_is_held_against_what_holds_without_it() {
+        let with = |config: &str| {
+            let config: ModelConfig = toml::from_str(config).expect("the types are right");
+            ModelOptions::default().with(&config)
+        };
+        let sizes = with("batch_sizes = [1, 8]").expect("the largest size is the largest batch");
+        assert_eq!((sizes.max_batch.get(), sizes.sizes()), (8, vec![1, 8]));
+        let error = with("full_batch = 33").expect_err("the largest batch is 32");
+        assert_eq!(error, "full_batch: 33; expected at most the largest batch, 32");
     }
 }
