@@ -128,7 +128,7 @@ fn only_what_the_repository_lists_can_be_loaded_and_what_it_cannot_be_loaded_as_
     for (config, words) in [
         ("variants = []", ["config.toml", "variants: empty; expected"]),
         ("max_batch = 1000000000", ["1000000000", "at most 65536"]),
-        ("max_batch = \"many\"", ["config.toml:1:13", "expected a nonzero"]),
+        ("max_batch = \"many\"", ["config.toml:1:13: max_batch: ", "expected a whole number of at least 1"]),
     ] {
         repository.configure("cnn_lstm", config);
         let text = load(&server).error();
