@@ -10,11 +10,12 @@ use std::error::Error;
 use std::io::{Write, stdout};
 use std::path::{Path, PathBuf};
 
-use volley_gpu_runtime::{Library, Model, ModelFolder, ModelOptions};
+use volley_gpu_runtime::{Library, Model, ModelConfig, ModelFolder, ModelOptions};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let bundled = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/repository/cnn_lstm");
-    let folder = ModelFolder::read(&std::env::args_os().nth(1).map_or_else(bundled, PathBuf::from))?;
+    let path = std::env::args_os().nth(1).map_or_else(bundled, PathBuf::from);
+    let folder = ModelFolder::read(&path, ModelConfig::default())?;
     let library = Library::load(None)?;
     let options = ModelOptions::default().with(&folder.config)?;
     let version = folder.latest();

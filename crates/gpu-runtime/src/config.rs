@@ -47,7 +47,8 @@ pub struct ModelConfig {
     /// The baseline variant's file in a version's folder, `model.onnx` if absent. Of `net.onnx` the variant `int8` is in
     /// `net.int8.onnx`.
     pub default_model_filename: Option<String>,
-    /// Libraries of custom operators that the model needs; relative paths start at the model's folder.
+    /// Libraries of custom operators that the model needs. Relative paths start at the model's folder in the files there,
+    /// and at the working directory elsewhere.
     pub operator_libraries: Option<Vec<PathBuf>>,
     /// The variants that answer together.
     pub ensemble: Option<EnsembleConfig>,

@@ -36,7 +36,7 @@ pub struct ModelFolder {
     pub name: String,
     /// The folder.
     pub path: PathBuf,
-    /// What the folder says of how it is to be served.
+    /// How it is to be served.
     pub config: ModelConfig,
     /// A sentence for each setting of the folder that is not used, to be logged.
     pub unused: Vec<String>,
@@ -75,7 +75,7 @@ impl Repository {
     pub fn open(path: &Path) -> Result<Self, RepositoryError> {
         let (mut models, mut broken) = (Vec::new(), Vec::new());
         for name in names(path)? {
-            match ModelFolder::read(&path.join(&name)) {
+            match ModelFolder::read(&path.join(&name), ModelConfig::default()) {
                 Ok(model) => models.push(model),
                 Err(error) => broken.push((name, error)),
             }
@@ -111,12 +111,16 @@ impl Repository {
 }
 
 impl ModelFolder {
-    /// Reads the layout and the configuration of the model in the folder at `path`, as they are now.
+    /// Reads the layout and the configuration of the model in the folder at `path`, as they are now. What `configured`
+    /// says goes before what the folder says.
     ///
     /// # Errors
-    /// [`RepositoryError`] when a folder cannot be listed, the configuration is no good, or there is no version.
-    pub fn read(path: &Path) -> Result<Self, RepositoryError> {
-        let (config, unused) = ModelConfig::read(path).map_err(RepositoryError::Config)?;
+    /// [`RepositoryError`] when a folder cannot be listed, the configuration is no good, there is no version, or one is
+    /// there twice.
+    pub fn read(path: &Path, configured: ModelConfig) -> Result<Self, RepositoryError> {
+        let (of_folder, unused) = ModelConfig::read(path).map_err(RepositoryError::Config)?;
+        let config = configured.or(of_folder);
+        config.check().map_err(|reason| RepositoryError::Contradiction { path: path.into(), reason })?;
         let baseline = config.default_model_filename.as_deref().unwrap_or("model.onnx");
         let versions = versions(path, baseline)?;
         if versions.is_empty() {
@@ -134,13 +138,12 @@ impl ModelFolder {
         self.versions.last().expect("a model folder has at least one version")
     }
 
-    /// The versions that the policy of `config` serves, by ascending number. `config` is the folder's own, or that under
-    /// the server's.
+    /// The versions that the model's policy serves, by ascending number.
     ///
     /// # Errors
     /// [`RepositoryError`] when the policy names a version that is not there.
-    pub fn served(&self, config: &ModelConfig) -> Result<Vec<&VersionFolder>, RepositoryError> {
-        let policy = config.version_policy.clone().unwrap_or_default();
+    pub fn served(&self) -> Result<Vec<&VersionFolder>, RepositoryError> {
+        let policy = self.config.version_policy.clone().unwrap_or_default();
         match policy {
             VersionPolicy::All => Ok(self.versions.iter().collect()),
             VersionPolicy::Latest(count) => {
@@ -272,6 +275,13 @@ pub enum RepositoryError {
     },
     /// The model's configuration cannot be used.
     Config(ConfigError),
+    /// It cannot be used with what goes before it.
+    Contradiction {
+        /// The model's folder.
+        path: PathBuf,
+        /// The field, what is wrong with it, and what was expected.
+        reason: String,
+    },
 }
 
 impl fmt::Display for RepositoryError {
@@ -297,6 +307,7 @@ impl fmt::Display for RepositoryError {
                 write!(f, "version_policy names version {missing} of {path}, which has {}", there.join(", "))
             }
             Self::Config(error) => error.fmt(f),
+            Self::Contradiction { path, reason } => write!(f, "{}: {reason}", path.display()),
         }
     }
 }
@@ -306,9 +317,11 @@ impl std::error::Error for RepositoryError {
         match self {
             Self::Unreadable { source, .. } => Some(source),
             Self::Config(error) => error.source(),
-            Self::Empty { .. } | Self::NoVersion { .. } | Self::SameVersion { .. } | Self::MissingVersion { .. } => {
-                None
-            }
+            Self::Empty { .. }
+            | Self::NoVersion { .. }
+            | Self::SameVersion { .. }
+            | Self::MissingVersion { .. }
+            | Self::Contradiction { .. } => None,
         }
     }
 }
@@ -406,10 +419,10 @@ mod tests {
     #[test]
     fn the_policy_decides_which_versions_are_served() {
         let root = repository(&["net/1/model.onnx", "net/2/model.onnx", "net/7/model.onnx"]);
-        let model = ModelFolder::read(&root.path().join("net")).expect("three versions");
         let served = |policy| {
             let config = ModelConfig { version_policy: policy, ..Default::default() };
-            model.served(&config).map(|versions| numbers(&versions)).map_err(|error| error.to_string())
+            let model = ModelFolder::read(&root.path().join("net"), config).expect("three versions");
+            model.served().map(|versions| numbers(&versions)).map_err(|error| error.to_string())
         };
         let latest = |count| Some(VersionPolicy::Latest(NonZeroUsize::new(count).expect("not zero")));
         assert_eq!(served(None), Ok(vec![7]));
@@ -424,8 +437,33 @@ mod tests {
     fn another_file_name_names_the_variants_too() {
         let root = repository(&["net/1/net.onnx", "net/1/net.int8.onnx", "net/1/model.onnx"]);
         root.write("net/config.pbtxt", b"default_model_filename: \"net.onnx\"");
-        let model = ModelFolder::read(&root.path().join("net")).expect("its file is there");
+        let model = ModelFolder::read(&root.path().join("net"), ModelConfig::default()).expect("its file is there");
         let files: Vec<_> = model.latest().variants.iter().map(|v| (v.name.as_str(), file_name(&v.path))).collect();
         assert_eq!(files, [("fp32", Some("net.onnx")), ("int8", Some("net.int8.onnx"))]);
+        let configured: ModelConfig = toml::from_str("default_model_filename = \"model.onnx\"").expect("one field");
+        let model = ModelFolder::read(&root.path().join("net"), configured).expect("that file is there too");
+        assert_eq!(file_name(&model.latest().variants[0].path), Some("model.onnx"));
+    }
+
+    #[test]
+    fn what_goes_before_a_folders_settings_is_held_against_the_same_rules() {
+        let root = repository(&["net/1/model.onnx"]);
+        root.write("net/config.toml", b"batch_sizes = [1, 8]\noperator_libraries = [\"of_folder.so\"]");
+        let read = |configured: &str| {
+            let configured = toml::from_str(configured).expect("the types are right");
+            ModelFolder::read(&root.path().join("net"), configured).map_err(|error| error.to_string())
+        };
+        for (configured, expected) in [
+            ("max_batch = 4", "net: batch_sizes: the largest is 8; expected it to be max_batch, 4"),
+            ("variants = []", "net: variants: empty"),
+            ("default_model_filename = \"../m.onnx\"", "net: default_model_filename: `../m.onnx`; expected"),
+        ] {
+            let error = read(configured).expect_err(configured);
+            assert!(error.contains(expected), "{error}");
+        }
+        let libraries =
+            |configured| read(configured).expect("it is good").config.operator_libraries.expect("it is said");
+        assert_eq!(libraries("variants = [\"fp32\"]"), [root.path().join("net/of_folder.so")]);
+        assert_eq!(libraries("operator_libraries = [\"own.so\"]"), [Path::new("own.so")], "whose path it is");
     }
 }

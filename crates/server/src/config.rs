@@ -21,7 +21,8 @@ const ENVIRONMENT_PREFIX: &str = "VOLLEY_";
 pub struct Config {
     /// Folder of models, laid out as Triton lays it out. Unset: the models that ship with Volley.
     pub model_repository: Option<PathBuf>,
-    /// Settings of single models, by name. They go before those of the model's own `config.toml`.
+    /// Settings of single models, by name. They go before those of the model's own `config.toml`. Relative paths in them
+    /// start at the working directory.
     pub models: BTreeMap<String, ModelConfig>,
     /// The listener that answers inference requests.
     pub http: HttpConfig,

@@ -62,17 +62,16 @@ impl Loader {
     /// # Errors
     /// [`LoadFailure`] says what of it cannot be served, and why.
     pub(crate) fn load(&self, name: &str) -> Result<ServedModel, LoadFailure> {
-        let folder =
-            ModelFolder::read(&self.repository.join(name)).map_err(|error| LoadFailure::of_repository(&error))?;
+        let configured = self.configured.get(name).cloned().unwrap_or_default();
+        let folder = ModelFolder::read(&self.repository.join(name), configured)
+            .map_err(|error| LoadFailure::of_repository(&error))?;
         for text in &folder.unused {
             tracing::warn!(model = name, "{text}");
         }
-        let configured = self.configured.get(name).cloned().unwrap_or_default();
-        let config = configured.or(folder.config.clone());
-        let versions = folder.served(&config).map_err(|error| LoadFailure::of_repository(&error))?;
+        let versions = folder.served().map_err(|error| LoadFailure::of_repository(&error))?;
         let versions = versions
             .into_iter()
-            .map(|version| Ok((version.number, Arc::new(self.version(name, version, &config)?))))
+            .map(|version| Ok((version.number, Arc::new(self.version(name, version, &folder.config)?))))
             .collect::<Result<_, LoadFailure>>()?;
         Ok(ServedModel { versions })
     }
@@ -87,10 +86,6 @@ impl Loader {
                 Err(LoadFailure::new("configuration", text))
             })
         };
-        if config.variants.as_ref().is_some_and(Vec::is_empty) {
-            let text = format!("{name}: variants: empty; expected some of {}, or no such line", offered.join(", "));
-            return Err(LoadFailure::new("configuration", text));
-        }
         known("variants", config.variants.as_deref().unwrap_or_default())?;
         known("ensemble.members", members)?;
         let mut variants = match &config.variants {
