@@ -228,8 +228,13 @@ impl ModelConfig {
                 return Err(format!("default_model_filename: `{name}`; expected a file's name that ends in .onnx"));
             }
         }
-        if self.ensemble.as_ref().is_some_and(|ensemble| ensemble.members.len() < 2) {
-            return Err("ensemble.members: expected at least two variants".into());
+        if let Some(EnsembleConfig { members }) = &self.ensemble {
+            if members.len() < 2 {
+                return Err("ensemble.members: expected at least two variants".into());
+            }
+            if let Some(twice) = members.iter().enumerate().find(|(i, name)| members[..*i].contains(name)) {
+                return Err(format!("ensemble.members: `{}` is there twice; expected variants that differ", twice.1));
+            }
         }
         Ok(())
     }
@@ -345,6 +350,7 @@ mod tests {
             ("providers = [\"gpu\"]", "providers: `gpu` is none; expected tensorrt, cuda or cpu"),
             ("version_policy = { specific = [] }", "version_policy: no version is named"),
             ("default_model_filename = \"../m.onnx\"", "`../m.onnx`; expected a file's name that ends in .onnx"),
+            ("ensemble.members = [\"a\", \"b\", \"a\"]", "1:1: ensemble.members: `a` is there twice"),
             ("[ensemble]\nmembers = [\"a\"]", "1:1: ensemble.members: expected at least two variants"),
             ("[[inputs]]\nname = \"x\"\ndata_type = \"FP31\"\nrow_shape = []", "`FP31` is no element type"),
         ] {

@@ -93,6 +93,15 @@ fn what_an_ensemble_cannot_do_is_refused_by_name() {
 }
 
 #[test]
+fn a_variant_that_would_be_taken_for_the_ensemble_is_refused_by_its_file() {
+    let repository = Repository::new("ensemble-named");
+    let folder = repository.add_bundled(1, &FILES);
+    std::fs::copy(folder.join("model.onnx"), folder.join("model.ensemble.onnx")).expect("the folder is writable");
+    let text = ServerProcess::refusal(&[("VOLLEY_MODEL_REPOSITORY", repository.path())]);
+    assert!(text.contains("model.ensemble.onnx: an ensemble is counted as `ensemble`"), "{text}");
+}
+
+#[test]
 fn members_that_do_not_exist_keep_the_model_from_being_served() {
     let repository = Repository::new("ensemble-missing");
     repository.add_bundled(1, &FILES);

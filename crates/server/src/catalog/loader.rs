@@ -86,6 +86,13 @@ impl Loader {
                 Err(LoadFailure::new("configuration", text))
             })
         };
+        if let Some(file) = version.variants.iter().find(|file| file.name == ENSEMBLE) {
+            let text = format!(
+                "{name}: {}: an ensemble is counted as `{ENSEMBLE}`; expected another name",
+                file.path.display()
+            );
+            return Err(LoadFailure::new("configuration", text));
+        }
         known("variants", config.variants.as_deref().unwrap_or_default())?;
         known("ensemble.members", members)?;
         let mut variants = match &config.variants {
