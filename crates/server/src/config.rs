@@ -250,10 +250,14 @@ impl Config {
             .merge(Toml::file(file))
             .merge(Env::prefixed(ENVIRONMENT_PREFIX).filter(|name| !is_service_link(name.as_str())).split("__"));
         let figment = overrides.into_iter().fold(layers, |layers, (path, value)| layers.merge((path, value)));
-        figment.extract().map_err(|errors| {
+        let config: Self = figment.extract().map_err(|errors| {
             let lines: Vec<String> = errors.into_iter().map(|error| format!("  {error}")).collect();
             format!("the configuration is wrong:\n{}", lines.join("\n"))
-        })
+        })?;
+        if config.runtime.run_limit.is_zero() {
+            return Err("the configuration is wrong:\n  runtime.run_limit: 0s; expected a time that a batch can run in, such as \"2s\"".into());
+        }
+        Ok(config)
     }
 }
 
@@ -317,6 +321,12 @@ mod tests {
         let message = Config::read(Some(&file), []).expect_err("a typing error");
         assert!(message.contains("prot") && message.contains("port") && message.contains("volley-config"), "{message}");
         std::fs::remove_file(file).expect("it was made above");
+    }
+
+    #[test]
+    fn no_time_to_run_in_is_refused() {
+        let message = Config::read(None, [("runtime.run_limit", "0ms".into())]).expect_err("no batch could be run");
+        assert!(message.contains("runtime.run_limit: 0s; expected"), "{message}");
     }
 
     #[test]

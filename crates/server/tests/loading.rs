@@ -57,11 +57,38 @@ fn a_load_takes_in_a_new_version_and_an_unload_takes_the_model_out() {
     let unloaded = json!([{ "name": "cnn_lstm", "state": "UNAVAILABLE", "reason": "not loaded" }]);
     assert_eq!(index(&server), unloaded);
     assert_eq!(connection.send("POST", "/v2/repository/models/cnn_lstm/unload", &[], b"").status, 404);
-    assert!(server.metrics().contains("batch_processing_models_loaded 0"));
+    let metrics = server.metrics();
+    assert!(metrics.contains("batch_processing_models_loaded 0"));
+    for gauge in GAUGES {
+        assert!(!metrics.contains(gauge), "there is nothing to be healthy: {gauge}");
+    }
 
     assert_eq!(load(&server).status, 200);
     assert_eq!(served_version(&mut connection), "2");
-    assert!(server.metrics().contains("batch_processing_models_loaded 1"));
+    let metrics = server.metrics();
+    assert!(metrics.contains("batch_processing_models_loaded 1"));
+    for gauge in GAUGES {
+        assert!(metrics.contains(gauge), "{gauge}");
+    }
+}
+
+/// What there is of a model while it is loaded.
+const GAUGES: [&str; 2] =
+    [r#"batch_processing_model_healthy{model="cnn_lstm""#, r#"batch_processing_row_limit{model="cnn_lstm""#];
+
+#[test]
+fn a_body_that_is_no_object_is_refused() {
+    let repository = bundled("bodies");
+    let server = serve(&repository);
+    let mut connection = server.connect();
+    for path in ["/v2/repository/index", "/v2/repository/models/cnn_lstm/load"] {
+        for body in ["[]", " [true]", "1", "null"] {
+            let reply = connection.send("POST", path, &[], body.as_bytes());
+            assert_eq!(reply.status, 400, "{path} {body}");
+            assert!(reply.error().starts_with("body: "), "{}", reply.error());
+        }
+        assert_eq!(connection.send("POST", path, &[], b" {}").status, 200, "{path}");
+    }
 }
 
 /// A way to spoil version 2, and what must be said of it.
