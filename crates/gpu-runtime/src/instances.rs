@@ -88,16 +88,19 @@ impl Instances {
     }
 
     /// Gives back the memory that sessions keep for larger batches, of those that were not leased since the last call but
-    /// one; to be called now and then. A worker that comes for its session meanwhile waits for a run of one row.
+    /// one, and has those that learned a limit try for more; to be called now and then. A worker that comes for its
+    /// session meanwhile waits for a run.
     pub fn trim_idle(&self) {
         for slot in &self.slots {
             let mut place = slot.place();
             place.rest = match (place.rest, &mut place.session) {
                 (Rest::Busy, Some(_)) => Rest::Idle,
-                (Rest::Idle, Some(session)) => {
+                (rest, Some(session)) if rest == Rest::Idle || session.row_limit() < session.max_rows() => {
                     if let Err(error) = session.trim() {
                         tracing::warn!(%error, "a session that rests could not give its memory back");
                         place.session = None;
+                    } else {
+                        slot.row_limit.store(session.row_limit(), Ordering::Relaxed);
                     }
                     Rest::Trimmed
                 }

@@ -145,9 +145,12 @@ impl Session {
     fn run_in_parts(&mut self, running: &Running<'_>, slot: usize, rows: Range<usize>) -> Result<(), RunError> {
         let mut start = rows.start;
         while start < rows.end {
-            let end = rows.end.min(start + self.limit.attempt(Instant::now()));
+            let tried = self.limit.attempt(Instant::now());
+            // When it is time to try more rows than there are, others go along, whose answers nobody hears.
+            let last = if tried > self.limit.rows() { self.max_rows } else { rows.end };
+            let end = last.min(start + tried);
             // While memory is short, no batch leaves any with the arena: others need it, and so do the next outputs.
-            self.shrink |= end == rows.end;
+            self.shrink |= end >= rows.end;
             match self.run_rows(running, slot, start..end) {
                 Ok(()) => {
                     self.limit.succeeded(end - start, Instant::now());

@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use volley_gpu_runtime::{Instances, Library, LoadError, Model, ModelOptions, Session, VariantFile, VersionFolder};
 
@@ -161,6 +162,36 @@ fn memory_that_ran_out_once_halves_the_rows_of_that_session_and_changes_no_answe
     instances.lease(0).expect("it is open").discard();
     drop(instances.lease(0).expect("it opens"));
     assert_eq!(instances.row_limit(), ROWS, "what a lost session learned is lost");
+}
+
+#[test]
+fn a_learned_limit_goes_though_no_large_batch_comes_and_though_none_comes_at_all() {
+    let orders = Orders::take();
+    let instances = instances();
+    let learn = |worker| {
+        let mut lease = instances.lease(worker).expect("it is open");
+        write(&mut lease, 3.0);
+        orders.give("fail-once Failed to allocate memory for requested buffer of size 1");
+        assert_eq!(run(&mut lease), 3.0);
+        assert_eq!(lease.row_limit(), ROWS / 2);
+    };
+    // A second passes until more is tried.
+    let patience = Instant::now() + Duration::from_secs(60);
+    learn(0);
+    loop {
+        let mut lease = instances.lease(0).expect("it is open");
+        let outputs = lease.run(1).expect("it runs").rows(0..1).tensor(0);
+        assert_eq!(outputs[..4], 3.0_f32.to_le_bytes());
+        if lease.row_limit() == ROWS {
+            break;
+        }
+        assert!(Instant::now() < patience, "small batches leave it as it is");
+    }
+    learn(1);
+    while instances.row_limit() < ROWS {
+        instances.trim_idle();
+        assert!(Instant::now() < patience, "resting leaves it as it is");
+    }
 }
 
 #[test]
