@@ -11,9 +11,13 @@ use std::path::{Component, Path};
 use std::sync::Arc;
 
 use crate::error::LoadReason;
+use crate::headroom;
 
 /// Messages in messages deeper than this are refused by ONNX Runtime's own reader.
 const DEEPEST: usize = 100;
+/// How often its bytes are in memory when the first session is opened: as they are here, as ONNX Runtime reads them, and
+/// as the weights of the session.
+const COPIES: u64 = 3;
 /// How deep a tensor of the main graph lies: the model, its graph, the tensor.
 const MAIN_GRAPH: usize = 2;
 
@@ -29,7 +33,7 @@ pub(crate) struct ModelFile {
 impl ModelFile {
     /// Reads the model file at `path` and what it names.
     pub(crate) fn read(path: &Path) -> Result<Self, LoadReason> {
-        let bytes: Arc<[u8]> = fs::read(path).map_err(LoadReason::Unreadable)?.into();
+        let bytes = read(path)?;
         let mut external = BTreeMap::<String, Arc<[u8]>>::new();
         for tensor in external_tensors(&bytes) {
             let fail = |expected: &str| {
@@ -50,8 +54,12 @@ impl ModelFile {
                 Entry::Occupied(read) => read.into_mut(),
                 Entry::Vacant(unread) => {
                     let beside = path.with_file_name(location);
-                    let unreadable = |error| fail(&format!("a file that can be read at {}: {error}", beside.display()));
-                    unread.insert(fs::read(&beside).map_err(unreadable)?.into())
+                    unread.insert(read(&beside).map_err(|reason| match reason {
+                        LoadReason::Unreadable(error) => {
+                            fail(&format!("a file that can be read at {}: {error}", beside.display()))
+                        }
+                        other => other,
+                    })?)
                 }
             };
             if tensor.end > bytes.len() as u64 {
@@ -65,6 +73,13 @@ impl ModelFile {
     pub(crate) fn parts(&self) -> impl Iterator<Item = &[u8]> {
         std::iter::once(&*self.bytes).chain(self.external.values().map(|bytes| &**bytes))
     }
+}
+
+/// Reads a file that there is memory for.
+fn read(path: &Path) -> Result<Arc<[u8]>, LoadReason> {
+    let bytes = fs::metadata(path).map_err(LoadReason::Unreadable)?.len();
+    headroom::check(bytes.saturating_mul(COPIES))?;
+    Ok(fs::read(path).map_err(LoadReason::Unreadable)?.into())
 }
 
 /// A tensor whose values are in another file.

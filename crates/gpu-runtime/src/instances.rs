@@ -51,8 +51,9 @@ impl Instances {
     /// Opens and warms up `count` sessions of `model`.
     ///
     /// # Errors
-    /// [`LoadError`] when one cannot be made or does not run.
+    /// [`LoadError`] when memory does not suffice for all, or one cannot be made or does not run.
     pub fn open(model: Model, count: NonZeroUsize) -> Result<Self, LoadError> {
+        model.check_headroom(count)?;
         let slots = (0..count.get())
             .map(|_| {
                 let session = model.open_warm_session()?;

@@ -10,6 +10,7 @@ mod ensemble;
 mod error;
 mod file;
 mod golden;
+mod headroom;
 mod instances;
 mod interrupt;
 mod library;

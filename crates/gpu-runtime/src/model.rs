@@ -15,6 +15,7 @@ use crate::config::{DeclaredTensor, ModelConfig};
 use crate::error::{LoadError, LoadReason};
 use crate::file::ModelFile;
 use crate::golden::Golden;
+use crate::headroom;
 use crate::library::Library;
 use crate::operators;
 use crate::provider::{Placement, Provider, ProviderPreference};
@@ -160,6 +161,8 @@ pub struct Model {
     inputs: Arc<[TensorSpec]>,
     outputs: Arc<[TensorSpec]>,
     measured: Arc<[Measured]>,
+    /// Bytes by which the process grew with the first session, or those of the files if they are more.
+    session_bytes: u64,
 }
 
 impl Model {
@@ -168,8 +171,8 @@ impl Model {
     /// does the most rows per second here.
     ///
     /// # Errors
-    /// [`LoadError`] when the file cannot be read or is no model, no provider starts, an axis other than the first is
-    /// dynamic, or the golden outputs are not met.
+    /// [`LoadError`] when the file cannot be read or is no model, memory does not suffice, no provider starts, an axis
+    /// other than the first is dynamic, or the golden outputs are not met.
     pub fn load(
         library: &Library,
         version: &VersionFolder,
@@ -208,9 +211,10 @@ impl Model {
         for operators in &mut options.operator_libraries {
             *operators = located(operators).map_err(|e| fail(LoadReason::NoOperators(operators.clone(), e)))?;
         }
+        let before = headroom::resident();
         let probe = choose_provider(library, path, &file, &options, reuse)?;
         let kept = probe.graph.is_some();
-        match Self::check(library, version, variant, &options, file, probe, reuse) {
+        match Self::check(library, version, variant, &options, file, probe, before, reuse) {
             // The graph that was kept may be at fault, and not the file.
             Err(error) if kept => {
                 tracing::warn!(path = %path.display(), %error, "the kept graph is not used; the file is optimised anew");
@@ -220,7 +224,9 @@ impl Model {
         }
     }
 
-    /// Holds a running model against what was declared of it and against its golden outputs, and measures it.
+    /// Holds a running model against what was declared of it and against its golden outputs, and measures it. `before` is
+    /// what memory the process took before it ran.
+    #[expect(clippy::too_many_arguments, reason = "they are what a model is made of")]
     fn check(
         library: &Library,
         version: &VersionFolder,
@@ -228,6 +234,7 @@ impl Model {
         options: &ModelOptions,
         file: ModelFile,
         probe: Probe,
+        before: u64,
         reuse: Reuse,
     ) -> Result<Self, LoadError> {
         let path = &variant.path;
@@ -248,6 +255,7 @@ impl Model {
             inputs,
             outputs,
             measured: Arc::new([]),
+            session_bytes: 0,
         };
         let mut session = model.bind(probe.session)?;
         let golden = match &version.golden {
@@ -267,6 +275,8 @@ impl Model {
             }
         };
         model.measured = measured.into();
+        let in_files = model.file.parts().map(|part| part.len() as u64).sum();
+        model.session_bytes = headroom::resident().saturating_sub(before).max(in_files);
         // ONNX Runtime may have written none, for a graph that it cannot write.
         let new_graph = probe.new_graph.and_then(|file| std::fs::read(&file.0).ok()).filter(|graph| !graph.is_empty());
         // Not before the check: what is kept comes from a file that is right.
@@ -278,6 +288,12 @@ impl Model {
         let (placement, best_batch) = (&model.placement, model.best_batch());
         tracing::info!(path = %path.display(), %placement, golden, best_batch, reused, "model loaded");
         Ok(model)
+    }
+
+    /// Refuses to open so many sessions where memory does not suffice for them, as far as the first one shows.
+    pub(crate) fn check_headroom(&self, sessions: NonZeroUsize) -> Result<(), LoadError> {
+        let needed = self.session_bytes.saturating_mul(sessions.get() as u64);
+        headroom::check(needed).map_err(|reason| self.fail(reason))
     }
 
     /// Opens a session and runs each batch size that will be used once, so that the first request does not pay for what

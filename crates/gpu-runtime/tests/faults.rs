@@ -258,6 +258,13 @@ fn a_session_that_cannot_be_opened_anew_is_an_error_until_it_can() {
 }
 
 #[test]
+fn more_sessions_than_there_is_memory_for_are_refused_before_one_is_opened() {
+    let _orders = Orders::take();
+    let error = Instances::open(model(), NonZeroUsize::MAX).expect_err("no machine has that");
+    assert!(error.reason() == "memory" && error.to_string().contains("memory does not suffice: about "), "{error}");
+}
+
+#[test]
 fn a_library_of_operators_that_cannot_be_used_is_refused_with_the_reason() {
     let _orders = Orders::take();
     let missing = load(vec!["nowhere/liboperators.so".into()]).expect_err("there is none").to_string();

@@ -96,7 +96,8 @@ type Spoiling = (&'static str, fn(&Path), &'static str, &'static [&'static str])
 
 #[test]
 fn a_version_that_is_not_right_takes_no_traffic_and_the_old_one_serves_on() {
-    let spoilings: [Spoiling; 4] = [
+    let spoilings: [Spoiling; 5] = [
+        ("more than memory can hold", huge, "memory", &["memory does not suffice", "beside what serves"]),
         ("golden outputs that are off", golden_off, "golden", &["golden", "output `prediction`"]),
         ("a truncated file", truncated, "refused", &["model.onnx"]),
         ("an input of another name", renamed_input, "golden", &["no tensor", "input"]),
@@ -303,6 +304,12 @@ fn renamed_input(folder: &Path) {
     let at = bytes.windows(7).position(|window| window == b"\"input\"").expect("the header names the input");
     bytes[at..at + 7].copy_from_slice(b"\"inpot\"");
     fs::write(path, bytes).expect("it was written before");
+}
+
+/// A file that takes up next to nothing on the disk.
+fn huge(folder: &Path) {
+    let file = fs::File::options().write(true).open(folder.join("model.onnx")).expect("it was copied");
+    file.set_len(1 << 42).expect("the file system has files with holes");
 }
 
 fn no_model(folder: &Path) {
