@@ -222,7 +222,7 @@ fn each_failure_to_load_has_a_word_of_its_own() {
             fp32(&good, ModelOptions { batch_sizes: sizes(&[64]), ..default() }),
             ("options", "at most the largest batch, 32"),
         ),
-        (fp32(&good, missing), ("options", "there is no operator library absent.so")),
+        (fp32(&good, missing), ("no_operators", "the library of operators absent.so cannot be read")),
     ] {
         assert!(reason == expected.0 && message.contains(expected.1), "{reason}: {message}");
     }
