@@ -46,7 +46,6 @@ struct Slot {
 }
 
 impl Session {
-    #[expect(clippy::too_many_arguments, reason = "they are what a session is made of")]
     pub(crate) fn bind(
         session: OrtSession,
         inputs: &[TensorSpec],
