@@ -54,7 +54,7 @@ pub struct Config {
     /// Folder of models, laid out as Triton lays it out. Unset: the models that ship with Volley.
     pub model_repository: Option<PathBuf>,
     /// Settings of single models, by name. They go before those of the model's own `config.toml`. A model whose settings
-    /// change is loaded anew.
+    /// change is loaded anew. Relative paths in them start at the working directory.
     #[schemars(extend("x-live" = true))]
     pub models: BTreeMap<String, ModelConfig>,
     /// The listener that answers inference requests.

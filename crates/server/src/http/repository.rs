@@ -40,10 +40,14 @@ async fn unload(State(edge): State<Arc<Edge>>, Path(model): Path<String>) -> Res
     protocol::unload(&edge.pipeline.catalog, model).await
 }
 
-/// A body that may be left out.
+/// A body that may be left out, or is an object.
 fn read<'a, T: Default + Deserialize<'a>>(body: &'a [u8]) -> Result<T, ApiError> {
     if body.is_empty() {
         return Ok(T::default());
+    }
+    // A list would be taken for the fields in order.
+    if body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[') {
+        return Err(ApiError::invalid("body", "a list; expected an object, or nothing"));
     }
     serde_json::from_slice(body).map_err(|error| ApiError::invalid("body", error))
 }

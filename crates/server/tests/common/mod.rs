@@ -57,6 +57,12 @@ impl ServerProcess {
         Self { child, http, grpc, metrics, log: Some(log) }
     }
 
+    /// What a server with these settings says, which must not start.
+    pub(crate) fn refusal(settings: &[(&str, &str)]) -> String {
+        let failure = std::panic::catch_unwind(|| Self::start(settings));
+        *failure.err().expect("it must not start").downcast::<String>().expect("a message")
+    }
+
     /// Sends SIGTERM.
     pub(crate) fn terminate(&self) {
         let status = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
