@@ -10,10 +10,12 @@ mod grpc;
 mod http;
 mod pipeline;
 mod protocol;
+mod results;
 mod server;
 
 pub use config::{
-    CacheConfig, Change, Config, ConfigError, GrpcConfig, HttpConfig, LogConfig, LogFormat, MetricsConfig, Override, Profile,
-    RuntimeConfig, SchedulerConfig, Settings, ShutdownConfig, changes, json_schema, reference, show,
+    CacheConfig, Change, Config, ConfigError, CutOff, GrpcConfig, HttpConfig, LogConfig, LogFormat, MetricsConfig,
+    Override, Profile, RedisConfig, RuntimeConfig, SchedulerConfig, Settings, ShutdownConfig, changes, json_schema,
+    reference, show,
 };
 pub use server::{Server, StartError};

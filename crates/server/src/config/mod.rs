@@ -15,6 +15,7 @@ mod log;
 mod metrics;
 mod problem;
 mod profile;
+mod redis;
 mod reference;
 mod runtime;
 mod scheduler;
@@ -38,6 +39,7 @@ pub use log::{LogConfig, LogFormat};
 pub use metrics::MetricsConfig;
 pub use problem::ConfigError;
 pub use profile::Profile;
+pub use redis::{CutOff, RedisConfig};
 pub use reference::{json_schema, reference};
 pub use runtime::RuntimeConfig;
 pub use scheduler::SchedulerConfig;
@@ -79,6 +81,7 @@ impl Config {
     /// What the kinds of values cannot tell.
     fn check(&self, complaints: &mut Complaints) {
         self.runtime.check(complaints);
+        self.cache.check(complaints);
         self.log.check(complaints);
         for (name, model) in &self.models {
             if let Err(text) = model.check() {
