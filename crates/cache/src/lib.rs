@@ -1,5 +1,5 @@
 #![doc = include_str!("../README.md")]
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod cache;
 mod coherence;
@@ -10,6 +10,7 @@ mod generations;
 mod key;
 mod lead;
 mod local;
+mod nh;
 mod rank;
 mod scope;
 #[cfg(feature = "redis")]
