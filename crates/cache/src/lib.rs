@@ -12,7 +12,9 @@ mod lead;
 mod local;
 mod nh;
 mod rank;
+mod restore;
 mod scope;
+mod snapshot;
 mod stamp;
 
 pub use cache::{Cache, CacheConfig, CacheStats, Lookup};
@@ -23,5 +25,7 @@ pub use generations::Generations;
 pub use key::{Key, KeyHasher, Keyer};
 pub use lead::{Follow, Followed, Lead};
 pub use rank::Rank;
+pub use restore::{Restore, RestoreError, Restored};
 pub use scope::{Scope, ScopeError};
+pub use snapshot::Saved;
 pub use stamp::Stamp;
