@@ -34,11 +34,18 @@ pub(super) struct Memory {
 }
 
 impl Lstm {
-    /// From a matrix of weights, and a scale and a bias for each of its rows.
-    pub(super) fn new(matrix: &Matrix<'_>, scale: &[f32], bias: &[f32], instructions: Instructions) -> Self {
+    /// From a matrix of weights, and a scale and a bias for each of its rows. Fails where there is no memory for it.
+    pub(super) fn new(
+        matrix: &Matrix<'_>,
+        scale: &[f32],
+        bias: &[f32],
+        instructions: Instructions,
+    ) -> Result<Self, TryReserveError> {
         let Matrix { inputs, units, .. } = *matrix;
-        let dequantise = (0..units).step_by(UNITS).map(|unit| Dequantise::new(scale, bias, units, unit)).collect();
-        Self { weights: GateWeights::new(matrix, instructions), dequantise, instructions, inputs, units }
+        let mut dequantise = Vec::new();
+        dequantise.try_reserve_exact(units / UNITS)?;
+        dequantise.extend((0..units).step_by(UNITS).map(|unit| Dequantise::new(scale, bias, units, unit)));
+        Ok(Self { weights: GateWeights::new(matrix, instructions)?, dequantise, instructions, inputs, units })
     }
 
     pub(super) fn inputs(&self) -> usize {
@@ -189,7 +196,7 @@ mod tests {
         }
 
         fn lstm(&self, instructions: Instructions) -> Lstm {
-            Lstm::new(&self.matrix(), &self.scale, &self.bias, instructions)
+            Lstm::new(&self.matrix(), &self.scale, &self.bias, instructions).expect("memory suffices")
         }
 
         /// The definition of the operator, in 64 bits, with the hidden state rounded as it says; and the largest

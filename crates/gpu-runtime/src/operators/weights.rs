@@ -6,6 +6,7 @@
 
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
+use std::collections::TryReserveError;
 use std::ops::Range;
 
 use super::activations::{Pair, Pairs, Step};
@@ -77,15 +78,16 @@ pub(super) struct Matrix<'a> {
 }
 
 impl GateWeights {
-    pub(super) fn new(matrix: &Matrix<'_>, instructions: Instructions) -> Self {
+    /// Fails where there is no memory for them.
+    pub(super) fn new(matrix: &Matrix<'_>, instructions: Instructions) -> Result<Self, TryReserveError> {
         let panels = match instructions {
             #[cfg(target_arch = "x86_64")]
-            Instructions::Avx512Vnni => Panels::Avx512Vnni(matrix.panels()),
+            Instructions::Avx512Vnni => Panels::Avx512Vnni(matrix.panels()?),
             #[cfg(target_arch = "x86_64")]
-            Instructions::Avx2 => Panels::Avx2(matrix.panels()),
-            Instructions::Portable => Panels::Portable(matrix.panels()),
+            Instructions::Avx2 => Panels::Avx2(matrix.panels()?),
+            Instructions::Portable => Panels::Portable(matrix.panels()?),
         };
-        Self { panels, input_shift: matrix.input_shift }
+        Ok(Self { panels, input_shift: matrix.input_shift })
     }
 
     /// Whether a step's activations are read in pairs.
@@ -133,14 +135,20 @@ impl GateWeights {
 }
 
 impl Matrix<'_> {
-    fn panels<Weight: From<i8>, const LANES: usize>(&self) -> Vec<Panel<OfGates<Weight, LANES>>> {
+    fn panels<Weight: From<i8>, const LANES: usize>(
+        &self,
+    ) -> Result<Vec<Panel<OfGates<Weight, LANES>>>, TryReserveError> {
         let width = self.inputs + self.units;
-        let panel = |unit: usize| Panel {
-            input: self.steps(unit, 0..self.inputs),
-            hidden: self.steps(unit, self.inputs..width),
-            start: std::array::from_fn(|gate| std::array::from_fn(|lane| self.start(gate, unit + lane))),
-        };
-        (0..self.units).step_by(UNITS).map(panel).collect()
+        let mut panels = Vec::new();
+        panels.try_reserve_exact(self.units / UNITS)?;
+        for unit in (0..self.units).step_by(UNITS) {
+            panels.push(Panel {
+                input: self.steps(unit, 0..self.inputs)?,
+                hidden: self.steps(unit, self.inputs..width)?,
+                start: std::array::from_fn(|gate| std::array::from_fn(|lane| self.start(gate, unit + lane))),
+            });
+        }
+        Ok(panels)
     }
 
     /// The weights of the units from `unit` on for these columns, in the order in which they are multiplied.
@@ -148,14 +156,17 @@ impl Matrix<'_> {
         &self,
         unit: usize,
         columns: Range<usize>,
-    ) -> Vec<OfGates<Weight, LANES>> {
+    ) -> Result<Vec<OfGates<Weight, LANES>>, TryReserveError> {
         let depth = LANES / UNITS;
         let step = |column: usize| {
             OfGates(std::array::from_fn(|gate| {
                 std::array::from_fn(|lane| self.row(gate, unit + lane / depth)[column + lane % depth].into())
             }))
         };
-        columns.step_by(depth).map(step).collect()
+        let mut steps = Vec::new();
+        steps.try_reserve_exact(columns.len() / depth)?;
+        steps.extend(columns.step_by(depth).map(step));
+        Ok(steps)
     }
 
     /// The weights of a gate of a unit.
