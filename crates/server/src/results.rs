@@ -1,10 +1,13 @@
 //! Where results are kept: in memory, and in Redis where there is one.
 
 use std::fmt;
+use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 use volley_cache::{
-    BreakerState, Cache, Domain, Fetch, Found, Key, Keyer, Lookup, Rank, Reached, Scope, Shared, SharedStats, Stamp,
+    BreakerState, Cache, Domain, Fetch, Found, Key, Keyer, Lookup, Rank, Reached, Restore, RestoreError, Saved, Scope,
+    Shared, SharedStats, Stamp,
 };
 use volley_telemetry::{CacheReading, SharedCacheReading};
 
@@ -16,6 +19,7 @@ use crate::error::ApiError;
 pub(crate) struct Results {
     cache: Cache<ApiError>,
     shared: Option<Shared>,
+    keyer: Keyer,
 }
 
 impl Results {
@@ -50,7 +54,7 @@ impl Results {
                 Some(started.map_err(|error| OpenError(format!("the shared cache has no thread: {error}")))?)
             }
         };
-        Ok((Some(Self { cache, shared }), keyer))
+        Ok((Some(Self { cache, shared, keyer: keyer.clone() }), keyer))
     }
 
     /// What results of this variant of a model belong to.
@@ -91,6 +95,22 @@ impl Results {
                 None => None,
             }
         }
+    }
+
+    /// Opens a snapshot; iterating takes its results into memory.
+    ///
+    /// # Errors
+    /// Why nothing can be taken from it.
+    pub(crate) fn restore(&self, path: &Path) -> Result<Restore, RestoreError> {
+        self.cache.restore(&self.keyer, path)
+    }
+
+    /// Writes what was asked for most to a snapshot.
+    ///
+    /// # Errors
+    /// When the file cannot be written; one that was there stays.
+    pub(crate) fn save(&self, path: &Path, max_bytes: u64) -> io::Result<Saved> {
+        self.cache.save(&self.keyer, path, max_bytes)
     }
 
     /// Writes what waits to be shared, for as long as `within`; how many results were not written.

@@ -20,6 +20,7 @@ use crate::gauges::Gauges;
 use crate::http::{Edge, IoThreads, Phase, serve_metrics};
 use crate::pipeline::Pipeline;
 use crate::results::Results;
+use crate::warming::Warming;
 
 /// Longest time to write the last results to Redis in, after everything was answered.
 const LAST_WRITES: Duration = Duration::from_secs(1);
@@ -38,6 +39,7 @@ pub struct Server {
     metrics_listener: TcpListener,
     gauges: Arc<Gauges>,
     results: Option<Results>,
+    warming: Option<Warming>,
 }
 
 impl Server {
@@ -79,6 +81,10 @@ impl Server {
         };
         let catalog = Arc::new(Catalog::load(loader).map_err(StartError::other)?);
         let pinning = Pinning(config.runtime.cpu_affinity.clone());
+        let warming = match &results {
+            Some(results) => Warming::start(&config.cache.snapshot, results).map_err(StartError::other)?,
+            None => None,
+        };
         let workers = Workers::start(&scheduler, workers, &catalog, pinning, config.runtime.run_limit);
 
         let pipeline = Arc::new(Pipeline {
@@ -117,6 +123,7 @@ impl Server {
             metrics_listener,
             gauges,
             results,
+            warming,
         })
     }
 
@@ -203,6 +210,9 @@ impl Server {
             return Err(io::Error::new(io::ErrorKind::TimedOut, text));
         }
         self.workers.join();
+        if let Some(warming) = self.warming {
+            warming.finish();
+        }
         tracing::info!(after_ms = started.elapsed().as_millis() as u64, "everything accepted was answered; bye");
         Ok(())
     }

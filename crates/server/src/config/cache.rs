@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::duration;
 use super::problem::Complaints;
 use super::redis::RedisConfig;
+use super::snapshot::SnapshotConfig;
 
 /// The result cache.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -27,6 +28,8 @@ pub struct CacheConfig {
     pub secret: Option<String>,
     /// The tier that replicas share.
     pub redis: RedisConfig,
+    /// The results that outlive the process.
+    pub snapshot: SnapshotConfig,
 }
 
 impl Default for CacheConfig {
@@ -37,6 +40,7 @@ impl Default for CacheConfig {
             time_to_live: Duration::from_secs(300),
             secret: None,
             redis: RedisConfig::default(),
+            snapshot: SnapshotConfig::default(),
         }
     }
 }
@@ -46,9 +50,17 @@ impl CacheConfig {
         self.redis.check(complaints);
         if self.secret.is_some() && self.secret_bytes().is_none() {
             complaints.add("cache.secret", "expected 64 hexadecimal digits, as `openssl rand -hex 32` prints them");
-        } else if self.redis.url.is_some() && self.secret.is_none() {
-            let problem = "missing; with `cache.redis.url`, expected 64 hexadecimal digits, the same on every replica, as \
-                `openssl rand -hex 32` prints them";
+            return;
+        }
+        let needs =
+            [("cache.redis.url", self.redis.url.is_some()), ("cache.snapshot.path", self.snapshot.path.is_some())];
+        if self.secret.is_none()
+            && let Some((name, _)) = needs.into_iter().find(|(_, is_set)| *is_set)
+        {
+            let problem = format!(
+                "missing; `{name}` needs 64 hexadecimal digits, the same at each start and on every replica, as \
+                 `openssl rand -hex 32` prints them"
+            );
             complaints.add("cache.secret", problem);
         }
     }

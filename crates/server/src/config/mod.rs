@@ -23,6 +23,7 @@ mod settings;
 mod shape;
 mod show;
 mod shutdown;
+mod snapshot;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -46,6 +47,7 @@ pub use scheduler::SchedulerConfig;
 pub use settings::{Override, Settings};
 pub use show::show;
 pub use shutdown::ShutdownConfig;
+pub use snapshot::SnapshotConfig;
 
 use problem::Complaints;
 
