@@ -238,26 +238,43 @@ fn avx2<const N: usize>(
     hidden: [&[i32]; N],
     sums: &mut [Sums; N],
 ) {
-    // The input a row at a time, since each has pairs of its own. The sums of one fill half the registers there are.
-    let shift = _mm_cvtsi32_si128(input_shift.cast_signed());
-    for (sums, input) in sums.iter_mut().zip(input) {
-        let mut registers = [[_mm256_setzero_si256(); 2]; GATES];
-        for pair in input {
-            let activations = _mm256_set1_epi32(pair.activations);
-            for (sums, weights) in registers.iter_mut().zip(&panel.input[pair.index as usize].0) {
-                for (sum, weights) in sums.iter_mut().zip(halves(weights)) {
-                    *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(activations, weights));
-                }
+    // A row's sums of all gates, which fill half the registers there are.
+    #[target_feature(enable = "avx2")]
+    fn add(sums: &mut [[__m256i; 2]; GATES], activations: i32, weights: &ForPair) {
+        let activations = _mm256_set1_epi32(activations);
+        for (sums, weights) in sums.iter_mut().zip(&weights.0) {
+            for (sum, weights) in sums.iter_mut().zip(halves(weights)) {
+                *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(activations, weights));
             }
         }
-        for ((sums, start), registers) in sums.iter_mut().zip(&panel.start).zip(registers) {
-            let [low, high] = halves(start);
-            let [sum_low, sum_high] = registers.map(|sum| _mm256_sll_epi32(sum, shift));
-            store(sums, [_mm256_add_epi32(low, sum_low), _mm256_add_epi32(high, sum_high)]);
+    }
+    // The input a row at a time, since each has pairs of its own; the hidden state too where rows are few.
+    let row_by_row = N <= 2;
+    let hidden = hidden.map(|hidden| &hidden[..panel.hidden.len()]);
+    let shift = _mm_cvtsi32_si128(input_shift.cast_signed());
+    for ((sums, input), hidden) in sums.iter_mut().zip(input).zip(hidden) {
+        let mut registers = [[_mm256_setzero_si256(); 2]; GATES];
+        for pair in input {
+            add(&mut registers, pair.activations, &panel.input[pair.index as usize]);
+        }
+        for (registers, start) in registers.iter_mut().zip(&panel.start) {
+            for (sum, start) in registers.iter_mut().zip(halves(start)) {
+                *sum = _mm256_add_epi32(_mm256_sll_epi32(*sum, shift), start);
+            }
+        }
+        if row_by_row {
+            for (&pair, weights) in hidden.iter().zip(&panel.hidden) {
+                add(&mut registers, pair, weights);
+            }
+        }
+        for (sums, registers) in sums.iter_mut().zip(registers) {
+            store(sums, registers);
         }
     }
-    // The hidden state all rows at a time, gate by gate: weights that are loaded serve every row.
-    let hidden = hidden.map(|hidden| &hidden[..panel.hidden.len()]);
+    if row_by_row {
+        return;
+    }
+    // All rows at a time, gate by gate: weights that are loaded serve every row.
     for gate in 0..GATES {
         let mut registers: [[__m256i; 2]; N] = std::array::from_fn(|row| halves(&sums[row][gate]));
         for (index, weights) in panel.hidden.iter().enumerate() {
