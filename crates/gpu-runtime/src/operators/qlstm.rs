@@ -116,7 +116,8 @@ impl Node {
             input_zero_point,
             hidden_zero_point: HIDDEN_ZERO_POINT,
         };
-        Lstm::new(&matrix, &self.scale.values, &self.bias.values, Instructions::detect()).map_err(no_memory)
+        Lstm::new(&matrix, &self.scale.values, &self.bias.values, Instructions::detect())
+            .map_err(|error| no_memory(&error))
     }
 }
 
@@ -156,13 +157,13 @@ where
         context.constant_input(index).map_err(|e| refused(format_args!("{name} must be a constant: {e}")))?;
     let (shape, values) = value.extract_tensor();
     let mut copy = Vec::new();
-    copy.try_reserve_exact(values.len()).map_err(|error| refused(no_memory(error)))?;
+    copy.try_reserve_exact(values.len()).map_err(|error| refused(no_memory(&error)))?;
     copy.extend_from_slice(values);
     Ok(Constant { shape: shape.iter().map(|&axis| axis as usize).collect(), values: copy })
 }
 
 /// In ONNX Runtime's own words.
-fn no_memory(error: TryReserveError) -> String {
+fn no_memory(error: &TryReserveError) -> String {
     format!("Failed to allocate memory for the weights: {error}")
 }
 
