@@ -55,7 +55,7 @@ fn each_heavy_dependency_has_one_home() {
         ("moka", &["volley-cache"]),
         ("fred", &["volley-cache"]),
         ("axum", &["volley-server"]),
-        ("hyper", &["volley-server", "volley-validate"]),
+        ("hyper", &["volley-server", "volley-validate", "volley-examples"]),
         ("metrics-exporter-prometheus", &["volley-telemetry"]),
     ];
     for (dependency, allowed) in homes {
