@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 #![deny(unsafe_code)]
 
+mod admission;
 mod cache;
 mod coherence;
 mod domain;
@@ -19,6 +20,7 @@ mod shared;
 mod snapshot;
 mod stamp;
 
+pub use admission::Admission;
 pub use cache::{Cache, CacheConfig, CacheStats, Lookup};
 pub use coherence::Coherence;
 pub use domain::Domain;
