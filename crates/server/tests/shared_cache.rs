@@ -113,7 +113,11 @@ fn a_redis_that_is_not_there_fails_nothing() {
 
 #[test]
 fn invalidating_reaches_what_it_names_and_nothing_else() {
-    let server = ServerProcess::start(&[("VOLLEY_MODELS__CNN_LSTM__CACHE_TAGS", "[\"features\"]")]);
+    let settings = [
+        ("VOLLEY_MODELS__CNN_LSTM__CACHE_TAGS", "[\"features\"]"),
+        ("VOLLEY_MODELS__CNN_LSTM__VARIANTS", "[\"int8\"]"),
+    ];
+    let server = ServerProcess::start(&settings);
     let mut connection = server.connect();
     let mut is_kept = |seed| {
         let before = hits(&server, "local");
