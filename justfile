@@ -41,7 +41,7 @@ loom:
 gpu-check *args:
     @{{just_executable()}} bench gpu-check {{args}}
 
-# Run a benchmark: path, sla, variants, faults, accuracy, scheduler, leadership, overload or soak-scheduler; --report keeps what it prints
+# Run a benchmark: path, sla, variants, faults, cache, accuracy, scheduler, leadership, overload or soak-scheduler; --report keeps what it prints
 bench name *args:
     #!/usr/bin/env bash
     set -euo pipefail
@@ -97,6 +97,11 @@ _bench-variants *args:
     cargo build --release --locked --examples -p volley-gpu-runtime -p volley-examples
     {{target}}/release/examples/variants {{args}}
 
+# The cache alone and behind HTTP: keys, hits, memory, a warm restart, hits against a bare echo server
+_bench-cache *args:
+    cargo build --release --locked --bins --examples -p volley-server -p volley-examples
+    {{target}}/release/examples/cache {{args}}
+
 # Each fault for real, under load: what is lost, what is wrong, how long recovery takes
 _bench-faults *args:
     cargo build --release --locked --bins --examples -p volley-server -p volley-gpu-runtime -p volley-examples
@@ -106,6 +111,11 @@ _bench-faults *args:
 _bench-accuracy *args:
     cargo build --release --locked --package volley-gpu-runtime --example operators
     cd models && ../{{python}} -m volley_models accuracy {{args}}
+
+# Redis killed, paused, slow, full, lying, failing over, resharding: under a live server at half of its capacity
+_bench-redis-faults *args:
+    cargo build --release --locked --bins --examples -p volley-server -p volley-examples
+    {{target}}/release/examples/redis_faults {{args}}
 
 # The scheduler alone against what else there is, and what a submit costs
 _bench-scheduler *args:
