@@ -27,6 +27,9 @@ use volley_cache::{Cache, CacheConfig, Domain, Key, Keyer, Lookup, Rank, Reached
 
 const ANY: Rank = Rank { urgency: 0, deadline: None };
 
+/// How many look-ups in Redis are timed.
+const LOOKED_UP: u32 = 1000;
+
 /// How many invalidations are timed.
 const TIMED: u32 = 200;
 
@@ -95,6 +98,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
     wait_until("the value is in Redis", || a.shared.stats().written == 1);
     say(&told("B", b.answer(key, 1).await))?;
     say(&told("B", b.answer(key, 1).await))?;
+
+    let before = b.shared.stats();
+    for _ in 0..LOOKED_UP {
+        _ = b.shared.fetch(key, &b.domain).await;
+    }
+    let after = b.shared.stats();
+    let mean = (after.answered_in - before.answered_in).as_secs_f64() / (after.answered - before.answered) as f64;
+    say(&format!("B looks into Redis {LOOKED_UP} times: {:.0} microseconds each", mean * 1e6))?;
 
     let subscribers = || server.cli(&["pubsub", "numsub", "volley:generations"]);
     wait_until("both are told of news", || subscribers().ends_with('2'));

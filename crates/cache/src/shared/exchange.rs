@@ -86,7 +86,14 @@ pub(super) struct Exchange {
 }
 
 /// Scopes that wait for their number, with those who wait for that.
-type Pending = HashMap<Scope, Vec<oneshot::Sender<Reached>>>;
+#[derive(Default)]
+struct Pending {
+    waiting: Waiting,
+    /// How many more have been sent.
+    sending: usize,
+}
+
+type Waiting = HashMap<Scope, Vec<oneshot::Sender<Reached>>>;
 
 enum Reply {
     News(Vec<(Scope, u64)>),
@@ -128,8 +135,10 @@ impl Exchange {
         (nanos > 0).then(|| self.start + Duration::from_nanos(nanos))
     }
 
+    /// How many scopes wait for their number, those included that are on their way.
     pub(super) fn pending(&self) -> usize {
-        self.pending.lock().len()
+        let pending = self.pending.lock();
+        pending.waiting.len() + pending.sending
     }
 
     /// Polls, and sends what is pending, for ever.
@@ -158,17 +167,17 @@ impl Exchange {
 
     /// Sends what is pending and hears what is new; whether that was news which nobody had announced.
     async fn exchange(&self, client: &Client, announced: bool) -> Result<bool, Error> {
-        let sending = mem::take(&mut *self.pending.lock());
+        let sending = self.take();
         let outcome = self.synchronise(client, sending.keys()).await;
-        match &outcome {
-            Ok(_) => tell(sending.into_values().flatten(), Reached::Everywhere),
-            Err(_) => {
-                let waits = sending.into_iter().map(|(scope, waiting)| {
-                    tell(waiting, Reached::HereOnly);
-                    (scope, Vec::new())
-                });
-                self.put_back(waits);
-            }
+        let (scopes, waits): (Vec<_>, Vec<_>) = sending.into_iter().unzip();
+        let reached = if outcome.is_ok() { Reached::Everywhere } else { Reached::HereOnly };
+        if reached == Reached::HereOnly {
+            self.put_back(scopes.into_iter().map(|scope| (scope, Vec::new())));
+        }
+        self.pending.lock().sending = 0;
+        for wait in waits.into_iter().flatten() {
+            // Those who no longer wait are told nothing.
+            _ = wait.send(reached);
         }
         outcome.map(|heard| heard && !announced)
     }
@@ -223,22 +232,21 @@ impl Exchange {
         reply(&answer).ok_or_else(|| Error::new(ErrorKind::Protocol, "not what the script answers"))
     }
 
-    fn put_back(&self, scopes: impl IntoIterator<Item = (Scope, Vec<oneshot::Sender<Reached>>)>) {
+    fn take(&self) -> Waiting {
         let mut pending = self.pending.lock();
-        for (scope, waiting) in scopes {
-            pending.entry(scope).or_default().extend(waiting);
-        }
-        if pending.len() > MOST_PENDING {
-            let waiting = mem::take(&mut *pending).into_values().flatten().collect();
-            pending.insert(Scope::All, waiting);
-        }
+        pending.sending = pending.waiting.len();
+        mem::take(&mut pending.waiting)
     }
-}
 
-/// Those who no longer wait are told nothing.
-fn tell(waiting: impl IntoIterator<Item = oneshot::Sender<Reached>>, reached: Reached) {
-    for waits in waiting {
-        _ = waits.send(reached);
+    fn put_back(&self, scopes: impl IntoIterator<Item = (Scope, Vec<oneshot::Sender<Reached>>)>) {
+        let waiting = &mut self.pending.lock().waiting;
+        for (scope, waits) in scopes {
+            waiting.entry(scope).or_default().extend(waits);
+        }
+        if waiting.len() > MOST_PENDING {
+            let wait = mem::take(waiting).into_values().flatten().collect();
+            waiting.insert(Scope::All, wait);
+        }
     }
 }
 
