@@ -11,6 +11,7 @@ mod http;
 mod pipeline;
 mod protocol;
 mod server;
+mod statistics;
 
 pub use config::{
     CacheConfig, Config, GrpcConfig, HttpConfig, LogConfig, LogFormat, MetricsConfig, RuntimeConfig, SchedulerConfig,

@@ -1,8 +1,10 @@
 //! The HTTP edge: threads that accept connections, read requests and write responses.
 
+mod compression;
 mod infer;
 mod listener;
 mod metrics;
+mod openapi;
 mod repository;
 mod routes;
 mod yielding;
