@@ -5,6 +5,8 @@ mod codec;
 mod config;
 mod engine;
 mod error;
+#[cfg(test)]
+mod fuzz;
 mod gauges;
 mod grpc;
 mod http;
