@@ -73,7 +73,7 @@ pub(crate) struct Statistics {
     pub success: Tally,
     /// Requests that were not.
     pub fail: Tally,
-    /// Requests that waited for a batch.
+    /// Requests that waited for a batch, and those that the cache answered.
     pub queue: Tally,
     /// Requests that were answered by the cache, or by another request's computation.
     pub cache_hit: Tally,

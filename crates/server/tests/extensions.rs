@@ -64,7 +64,7 @@ fn statistics_count_requests_rows_batches_and_the_cache() {
     let after = statistics(STATISTICS);
     let count = |name: &str| after["inference_stats"][name]["count"].as_u64().expect("a count");
     assert_eq!((count("success"), count("fail")), (3, 1));
-    assert_eq!((count("queue"), count("compute_input"), count("compute_infer"), count("compute_output")), (2, 2, 2, 2));
+    assert_eq!((count("queue"), count("compute_input"), count("compute_infer"), count("compute_output")), (3, 2, 2, 2));
     assert_eq!((count("cache_hit"), count("cache_miss")), (1, 1));
     assert_eq!((&after["inference_count"], &after["execution_count"]), (&json!(4), &json!(2)));
     let sizes: Vec<_> =

@@ -44,13 +44,9 @@ fn operation(route: &Route) -> Value {
     };
     responses.insert("200".to_owned(), well);
     for status in route.refuses {
-        // Whether something is ready, its status alone says.
-        let bare = *status == 503 && route.method == "get";
-        let refusal = if bare {
-            json!({ "description": "Not ready" })
-        } else {
-            json!({ "description": "A refusal", "content": content("Error") })
-        };
+        // What is not ready says so as it would say that it is.
+        let unready = route.gives.filter(|_| *status == 503 && route.method == "get");
+        let refusal = json!({ "description": "A refusal", "content": content(unready.unwrap_or("Error")) });
         responses.insert(status.to_string(), refusal);
     }
     let mut operation = json!({ "summary": route.does, "responses": responses });
@@ -182,7 +178,9 @@ fn schemas() -> Value {
             ("id", text.clone()), ("parameters", any),
         ]),
         "V1Models": object(1, &[("models", list(&text))]),
-        "V1Model": object(2, &[("name", text.clone()), ("ready", yes.clone())]),
+        "Live": object(1, &[("live", yes.clone())]),
+        "Ready": object(1, &[("ready", yes.clone())]),
+        "ModelReady": object(2, &[("name", text.clone()), ("ready", yes.clone())]),
         "V1Request": object(0, &[
             ("instances", json!({ "type": "array", "minItems": 1 })), ("inputs", json!({ "type": ["array", "object"] })),
             ("parameters", absent(parameters)),

@@ -6,8 +6,9 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{FromRequestParts, Path, State};
+use axum::http::header::ALLOW;
 use axum::http::request::Parts;
-use axum::http::{Method, Response, StatusCode, Uri};
+use axum::http::{HeaderValue, Method, Response, StatusCode, Uri};
 use axum::response::{IntoResponse, Json};
 use axum::routing::{MethodRouter, get, post};
 use serde::Serialize;
@@ -16,7 +17,9 @@ use super::infer::failure;
 use super::listener::Edge;
 use super::{openapi, repository};
 use crate::error::{ApiError, Cause};
-use crate::protocol::{self, ModelConfig, ModelMetadata, ModelStatisticsResponse, ServerMetadata};
+use crate::protocol::{
+    self, ModelConfig, ModelMetadata, ModelStatisticsResponse, ServerLiveResponse, ServerMetadata, ServerReadyResponse,
+};
 
 /// A method of a path.
 pub(super) struct Route {
@@ -74,10 +77,10 @@ pub(super) fn table() -> Vec<Route> {
     const INFER: &str = "Ask a model";
     let infer = |path| Route::post(path, INFER, post(no_such_route)).takes("InferRequest").gives("InferResponse");
     let about = |path, does, handler, schema| Route::get(path, does, handler).gives(schema).refuses(NAMES);
-    let ready = |path| Route::get(path, MODEL_READY, get(model_ready)).refuses(&[400, 404, 503]);
+    let ready = |path| Route::get(path, MODEL_READY, get(model_ready)).gives("ModelReady").refuses(&[400, 404, 503]);
     let mut table = vec![
-        Route::get("/v2/health/live", LIVE, get(|| async { StatusCode::OK })),
-        Route::get("/v2/health/ready", READY, get(server_ready)).refuses(&[503]),
+        Route::get("/v2/health/live", LIVE, get(server_live)).gives("Live"),
+        Route::get("/v2/health/ready", READY, get(server_ready)).gives("Ready").refuses(&[503]),
         Route::get("/v2", "What the server is", get(server_metadata)).gives("ServerMetadata"),
         about("/v2/models/{model}", METADATA, get(model_metadata), "ModelMetadata"),
         about("/v2/models/{model}/versions/{version}", METADATA, get(model_metadata), "ModelMetadata"),
@@ -91,7 +94,7 @@ pub(super) fn table() -> Vec<Route> {
         infer("/v2/models/{model}/infer").refuses(INFERENCE),
         infer("/v2/models/{model}/versions/{version}/infer").refuses(INFERENCE),
         Route::get("/v1/models", "The models that are served", get(v1_models)).gives("V1Models"),
-        about("/v1/models/{model}", MODEL_READY, get(v1_model), "V1Model"),
+        about("/v1/models/{model}", MODEL_READY, get(v1_model), "ModelReady"),
         Route::get("/openapi.json", "This document", get(openapi::answer)).gives("Document"),
     ];
     table.extend(repository::routes());
@@ -117,8 +120,13 @@ async fn server_metadata() -> Json<ServerMetadata> {
     Json(ServerMetadata::this())
 }
 
-async fn server_ready(State(edge): State<Arc<Edge>>) -> StatusCode {
-    status(protocol::server_is_ready(&edge))
+async fn server_live() -> Json<ServerLiveResponse> {
+    Json(ServerLiveResponse { live: true })
+}
+
+async fn server_ready(State(edge): State<Arc<Edge>>) -> (StatusCode, Json<ServerReadyResponse>) {
+    let ready = protocol::server_is_ready(&edge);
+    (status(ready), Json(ServerReadyResponse { ready }))
 }
 
 /// The path's model, and its version if there is one.
@@ -156,8 +164,16 @@ async fn all_statistics(State(edge): State<Arc<Edge>>) -> AboutModel<ModelStatis
     ModelStatisticsResponse::of(&edge.pipeline.catalog, None, None).map(Json)
 }
 
-async fn model_ready(State(edge): State<Arc<Edge>>, named: Named) -> Result<StatusCode, ApiError> {
-    protocol::model_is_ready(&edge.pipeline.catalog, &named.model, named.version.as_deref()).map(status)
+/// Triton's callers look at the status alone, KServe's at the body.
+#[derive(Serialize)]
+struct ModelReady {
+    name: String,
+    ready: bool,
+}
+
+async fn model_ready(State(edge): State<Arc<Edge>>, named: Named) -> Result<(StatusCode, Json<ModelReady>), ApiError> {
+    let ready = protocol::model_is_ready(&edge.pipeline.catalog, &named.model, named.version.as_deref())?;
+    Ok((status(ready), Json(ModelReady { name: named.model, ready })))
 }
 
 fn status(ready: bool) -> StatusCode {
@@ -173,15 +189,10 @@ async fn v1_models(State(edge): State<Arc<Edge>>) -> Json<V1Models> {
     Json(V1Models { models: edge.pipeline.catalog.model_names() })
 }
 
-#[derive(Serialize)]
-struct V1Model {
-    name: String,
-    ready: bool,
-}
-
-async fn v1_model(State(edge): State<Arc<Edge>>, named: Named) -> AboutModel<V1Model> {
+/// V1 has no status for what is served and not ready.
+async fn v1_model(State(edge): State<Arc<Edge>>, named: Named) -> AboutModel<ModelReady> {
     let ready = protocol::model_is_ready(&edge.pipeline.catalog, &named.model, None)?;
-    Ok(Json(V1Model { name: named.model, ready }))
+    Ok(Json(ModelReady { name: named.model, ready }))
 }
 
 async fn no_such_route(method: Method, uri: Uri) -> ApiError {
@@ -194,6 +205,12 @@ async fn no_such_route(method: Method, uri: Uri) -> ApiError {
     ApiError::new(Cause::NotFound, message)
 }
 
-async fn wrong_method(method: Method, uri: Uri) -> ApiError {
-    ApiError::new(Cause::MethodNotAllowed, format!("{} does not answer {method}", uri.path()))
+async fn wrong_method(method: Method, uri: Uri) -> Response<Body> {
+    let path = uri.path();
+    let mut refusal = failure(&ApiError::new(Cause::MethodNotAllowed, format!("{path} does not answer {method}")));
+    // The router takes it for a model of that name, and would say what that answers.
+    if path.ends_with(":predict") {
+        refusal.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
+    }
+    refusal
 }
