@@ -24,6 +24,30 @@ test:
     {{python}} -m unittest discover --start-directory tests/clients
     cd models && ../{{python}} -m unittest discover --start-directory tests
 
+# Run the tests of every public client, unchanged: Triton's, its perf_analyzer, KServe's, and schemathesis
+clients:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    cargo build --locked --bin volley-server
+    cargo build --release --locked --package volley-gpu-runtime --example operators
+    # What depends on much, or on what does not go with the rest, has a Python environment of its own.
+    environment() {
+        local venv=.volley/clients-$1 requirements=requirements/clients-$1.txt
+        cmp --silent "$requirements" "$venv/installed" && return
+        python3 -m venv "$venv"
+        "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "${@:2}" -r "$requirements"
+        cp "$requirements" "$venv/installed"
+    }
+    environment kserve
+    environment openapi
+    environment triton --no-deps
+    {{python}} tests/clients/run.py {{python}}=./'test_*.py' .volley/clients-kserve/bin/python=more/test_kserve.py \
+        .volley/clients-triton/bin/python=more/test_perf_analyzer.py .volley/clients-openapi/bin/python=more/test_openapi.py
+
+# Send the parsers of requests ten million inputs, half of them structured, and that of the configuration a quarter as many
+fuzz iterations="2500000":
+    VOLLEY_FUZZ_ITERATIONS={{iterations}} cargo test --release --locked --package volley-server --lib fuzz:: -- --nocapture
+
 # All that CI checks besides the tests: format, lints, docs, spelling, and licences where cargo-deny is installed
 check:
     cargo fmt --all --check

@@ -27,7 +27,7 @@ class Server:
             seen.append(line)
             entry = json.loads(line) if line.startswith("{") else {}
             if entry.get("message") == "ready":
-                self.address = entry["http"]
+                self.address, self.grpc_address = entry["http"], entry["grpc"]
                 break
         else:
             raise RuntimeError("the server ended before it was ready:\n" + "".join(seen))

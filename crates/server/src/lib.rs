@@ -5,6 +5,8 @@ mod codec;
 mod config;
 mod engine;
 mod error;
+#[cfg(test)]
+mod fuzz;
 mod gauges;
 mod grpc;
 mod http;
@@ -13,6 +15,7 @@ mod pipeline;
 mod protocol;
 mod results;
 mod server;
+mod statistics;
 mod warming;
 
 pub use config::{

@@ -114,9 +114,16 @@ impl Pipeline {
         let unanswered = Unanswered(Some((&variant, lane)));
         let result = self.answer(handoff, &variant, unbound, urgency, use_cache).await;
         unanswered.ended();
+        let took = call.arrival.elapsed();
         match &result {
-            Ok(_) => variant.metrics.request_completed(lane, call.arrival.elapsed()),
-            Err(error) => variant.metrics.request_failed(lane, error.failure()),
+            Ok(_) => {
+                variant.metrics.request_completed(lane, took);
+                variant.statistics.success.add(took);
+            }
+            Err(error) => {
+                variant.metrics.request_failed(lane, error.failure());
+                variant.statistics.fail.add(took);
+            }
         }
         let (request, Computed { outputs, members }) = result?;
         Ok(Answer { request, outputs, variant, members })
@@ -147,16 +154,25 @@ impl Pipeline {
 
     /// Looks for the result in memory, joins whoever computes it already, or finds or computes it for all who ask.
     async fn cached(&self, results: &Results, domain: &Domain, errand: Errand<'_>) -> Result<Computed, ApiError> {
+        let began = Instant::now();
         let key = key(errand.variant, errand.request);
+        let statistics = &errand.variant.statistics;
+        let found = |bytes| {
+            statistics.cache_hit.add(began.elapsed());
+            // Triton's count of those who waited includes those who waited for nothing; its callers rely on that.
+            statistics.queue.add(Duration::ZERO);
+            restored(bytes, errand)
+        };
         let mut lead = match results.lookup(key, domain, errand.urgency.rank()) {
-            Lookup::Hit(bytes) => return restored(bytes, errand),
+            Lookup::Hit(bytes) => return found(bytes),
             Lookup::Lead(lead) => lead,
             Lookup::Follow(follow) => match in_time(errand.urgency.deadline, follow).await? {
-                Followed::Value(bytes) => return restored(bytes, errand),
+                Followed::Value(bytes) => return found(bytes),
                 Followed::Failed(error) => return Err(error),
                 Followed::Lead(lead) => lead,
             },
         };
+        statistics.cache_miss.add(began.elapsed());
         // The look-up elsewhere runs beside the queue.
         let mut fetch = results.fetch(key, domain);
         loop {
@@ -269,6 +285,7 @@ fn concluded(errand: Errand<'_>, attempt: Attempt, outcome: Outcome<JobResult>) 
     let variant = errand.variant;
     if outcome.timings.batch.is_some() {
         variant.metrics.request_dequeued(lane(errand.urgency.priority), outcome.timings.queue_time());
+        variant.statistics.queue.add(outcome.timings.queue_time());
     }
     let message = match outcome.result {
         Ok(Ok(computed)) => return Some(Ok(computed)),

@@ -17,6 +17,7 @@ use super::served::{Groups, Member, Members, Runs, ServedVariant};
 use super::{ServedModel, ServedVersion};
 use crate::engine::{DeviceScheduler, Health};
 use crate::results::Results;
+use crate::statistics::Statistics;
 
 /// The name under which an ensemble is counted among the variants.
 const ENSEMBLE: &str = "ensemble";
@@ -252,6 +253,7 @@ impl Loader {
         Arc::new(ServedVariant {
             metrics: ModelMetrics::register(labels),
             recovery: RecoveryMetrics::register(labels),
+            statistics: Statistics::new(groups.together.max_rows()),
             health: Health::default(),
             model_name: name.to_owned(),
             version: number.clone(),

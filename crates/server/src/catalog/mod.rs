@@ -209,6 +209,11 @@ impl Catalog {
         }
     }
 
+    /// The models that are served, in the order of their names.
+    pub(crate) fn model_names(&self) -> Vec<String> {
+        self.served.load().keys().cloned().collect()
+    }
+
     /// The versions of `model` that are served, ascending.
     ///
     /// # Errors

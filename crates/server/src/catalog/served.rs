@@ -9,6 +9,7 @@ use volley_telemetry::{Fault, MemberMetrics, ModelLabels, ModelMetrics, Recovery
 
 use crate::codec::Interface;
 use crate::engine::{DeviceScheduler, Health};
+use crate::statistics::Statistics;
 
 /// What a request is answered by. It stays loaded for as long as a request holds it, wherever the catalog has got to.
 #[derive(Debug)]
@@ -31,6 +32,8 @@ pub(crate) struct ServedVariant {
     pub metrics: ModelMetrics,
     /// Where its failures are counted.
     pub recovery: RecoveryMetrics,
+    /// What Triton's callers ask of it.
+    pub statistics: Statistics,
     /// Whether it takes requests.
     pub health: Health,
     /// Rows of the largest request.

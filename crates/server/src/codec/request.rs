@@ -178,7 +178,7 @@ fn take_values(input: &Input<'_>, binary: &mut Pieces, slot: &Slot<'_>) -> Resul
 }
 
 /// Parses JSON; only when that fails, again with the path of the field at fault.
-fn parse<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, ApiError> {
+pub(super) fn parse<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, ApiError> {
     serde_json::from_slice(json).map_err(|plain| {
         let mut deserializer = serde_json::Deserializer::from_slice(json);
         let Err(error) = serde_path_to_error::deserialize::<_, T>(&mut deserializer) else {

@@ -115,7 +115,7 @@ pub(crate) fn encode(answerer: Answerer<'_>, request: &InferRequest, outputs: &O
 }
 
 /// The values as a JSON list, each number so that it reads back to the same bits; NaN and infinities as `null`.
-fn numbers(dtype: DataType, bytes: &[u8]) -> Box<RawValue> {
+pub(super) fn numbers(dtype: DataType, bytes: &[u8]) -> Box<RawValue> {
     macro_rules! list {
         ($type:ty) => {
             serde_json::value::to_raw_value(

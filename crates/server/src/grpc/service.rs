@@ -22,8 +22,8 @@ use crate::error::ApiError;
 use crate::http::Edge;
 use crate::protocol::{
     self, HealthCheckRequest, HealthCheckResponse, IndexRequest, LoadRequest, ModelConfig, ModelConfigResponse,
-    ModelMetadata, ModelReadyResponse, NamedModel, Nothing, ServerLiveResponse, ServerMetadata, ServerReadyResponse,
-    UnloadRequest,
+    ModelMetadata, ModelReadyResponse, ModelStatisticsResponse, NamedModel, Nothing, ServerLiveResponse,
+    ServerMetadata, ServerReadyResponse, UnloadRequest,
 };
 
 /// What a caller recognises its call by comes back as it was sent.
@@ -76,6 +76,13 @@ async fn dispatch(edge: &Arc<Edge>, handoff: &Handoff, request: Request<Incoming
                 Ok(ModelConfigResponse { config: Some(config) })
             };
             unary(edge, request, |model| ready(config(model))).await
+        }
+        "/inference.GRPCInferenceService/ModelStatistics" => {
+            let statistics = |asked: NamedModel| {
+                let model = Some(asked.name.as_str()).filter(|name| !name.is_empty());
+                ModelStatisticsResponse::of(catalog, model, asked.version())
+            };
+            unary(edge, request, |model| ready(statistics(model))).await
         }
         "/inference.GRPCInferenceService/RepositoryIndex" => {
             unary(edge, request, |asked: IndexRequest| ready(Ok(protocol::index(catalog, &asked)))).await

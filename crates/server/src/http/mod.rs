@@ -1,9 +1,11 @@
 //! The HTTP edge: threads that accept connections, read requests and write responses.
 
 mod cache;
+mod compression;
 mod infer;
 mod listener;
 mod metrics;
+mod openapi;
 mod repository;
 mod routes;
 mod yielding;

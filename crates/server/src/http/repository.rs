@@ -2,52 +2,72 @@
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{Path, State};
+use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
+use axum::http::StatusCode;
 use axum::response::Json;
 use axum::routing::post;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::listener::Edge;
-use crate::error::ApiError;
+use super::routes::{Named, Route};
+use crate::codec::Object;
+use crate::error::{ApiError, Cause};
 use crate::protocol::{self, Index, IndexRequest};
 
-pub(super) fn router() -> Router<Arc<Edge>> {
-    Router::new()
-        .route("/v2/repository/index", post(index))
-        .route("/v2/repository/models/{model}/load", post(load))
-        .route("/v2/repository/models/{model}/unload", post(unload))
+pub(super) fn routes() -> [Route; 3] {
+    const INDEX: &str = "What the repository holds, and what is served of it";
+    const LOAD: &str = "Serve a model as it lies in the repository now";
+    const UNLOAD: &str = "Serve a model no more";
+    [
+        Route::post("/v2/repository/index", INDEX, post(index))
+            .takes("IndexRequest")
+            .gives("Index")
+            .refuses(&[400, 413]),
+        Route::post("/v2/repository/models/{model}/load", LOAD, post(load))
+            .takes("LoadRequest")
+            .refuses(&[400, 404, 413, 503]),
+        Route::post("/v2/repository/models/{model}/unload", UNLOAD, post(unload))
+            .takes("UnloadRequest")
+            .refuses(&[400, 404, 413, 503]),
+    ]
 }
 
-async fn index(State(edge): State<Arc<Edge>>, body: Bytes) -> Result<Json<Index>, ApiError> {
-    Ok(Json(protocol::index(&edge.pipeline.catalog, &read::<IndexRequest>(&body)?)))
+type Body = Result<Bytes, BytesRejection>;
+
+async fn index(State(edge): State<Arc<Edge>>, body: Body) -> Result<Json<Index>, ApiError> {
+    Ok(Json(protocol::index(&edge.pipeline.catalog, &read::<IndexRequest>(body)?)))
 }
 
+/// Parameters of a load or an unload.
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct LoadRequest {
+struct Parameters {
     parameters: std::collections::BTreeMap<String, Box<RawValue>>,
 }
 
-async fn load(State(edge): State<Arc<Edge>>, Path(model): Path<String>, body: Bytes) -> Result<(), ApiError> {
-    let LoadRequest { parameters } = read(&body)?;
-    protocol::load(&edge.pipeline.catalog, model, parameters.keys().map(String::as_str)).await
+async fn load(State(edge): State<Arc<Edge>>, named: Named, body: Body) -> Result<(), ApiError> {
+    let Parameters { parameters } = read(body)?;
+    protocol::load(&edge.pipeline.catalog, named.model, parameters.keys().map(String::as_str)).await
 }
 
-async fn unload(State(edge): State<Arc<Edge>>, Path(model): Path<String>) -> Result<(), ApiError> {
-    protocol::unload(&edge.pipeline.catalog, model).await
+/// Parameters are taken: the only one that there is speaks of dependents, and no model has any.
+async fn unload(State(edge): State<Arc<Edge>>, named: Named, body: Body) -> Result<(), ApiError> {
+    read::<Parameters>(body)?;
+    protocol::unload(&edge.pipeline.catalog, named.model).await
 }
 
-/// A body that may be left out, or is an object.
-fn read<'a, T: Default + Deserialize<'a>>(body: &'a [u8]) -> Result<T, ApiError> {
+/// A body that may be left out.
+fn read<T: Default + for<'a> Deserialize<'a>>(body: Body) -> Result<T, ApiError> {
+    let body = body.map_err(|rejection| match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => ApiError::new(Cause::TooLarge, "body: more than 2 MB"),
+        _ => ApiError::invalid("body", rejection.body_text()),
+    })?;
     if body.is_empty() {
         return Ok(T::default());
     }
-    // A list would be taken for the fields in order.
-    if body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[') {
-        return Err(ApiError::invalid("body", "a list; expected an object, or nothing"));
-    }
-    serde_json::from_slice(body).map_err(|error| ApiError::invalid("body", error))
+    let Object(read) = serde_json::from_slice(&body).map_err(|error| ApiError::invalid("body", error))?;
+    Ok(read)
 }

@@ -1,5 +1,7 @@
 //! Whether the server and a model answer.
 
+use serde::Serialize;
+
 use crate::catalog::{Catalog, Selection};
 use crate::error::ApiError;
 use crate::http::{Edge, Phase};
@@ -9,14 +11,14 @@ use crate::http::{Edge, Phase};
 pub(crate) struct Nothing {}
 
 /// The server runs.
-#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message, Serialize)]
 pub(crate) struct ServerLiveResponse {
     #[prost(bool, tag = "1")]
     pub live: bool,
 }
 
 /// The server takes requests for all its models.
-#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message, Serialize)]
 pub(crate) struct ServerReadyResponse {
     #[prost(bool, tag = "1")]
     pub ready: bool,

@@ -5,6 +5,7 @@ mod config;
 mod health;
 mod metadata;
 mod repository;
+mod statistics;
 
 pub(crate) use config::{ModelConfig, ModelConfigResponse};
 pub(crate) use health::{
@@ -13,3 +14,4 @@ pub(crate) use health::{
 };
 pub(crate) use metadata::{ModelMetadata, NamedModel, ServerMetadata};
 pub(crate) use repository::{Index, IndexRequest, LoadRequest, UnloadRequest, index, load, unload};
+pub(crate) use statistics::ModelStatisticsResponse;
