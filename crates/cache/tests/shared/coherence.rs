@@ -132,6 +132,22 @@ fn an_invalidation_made_while_redis_is_away_has_effect_here_and_reaches_the_othe
 }
 
 #[test]
+fn of_too_many_invalidations_that_wait_for_redis_none_is_lost() {
+    let redis = Redis::start(&[]);
+    let proxy = Proxy::start(redis.port());
+    let (a, b) = (Replica::join(&proxy.url()), Replica::join(&redis.url()));
+    assert_eq!(b.ask(1, 0), answer(1, 0));
+    proxy.cut();
+    wait_until("the loss is noticed", || !a.stats().connected);
+    for n in 0..1500 {
+        drop(a.shared.invalidate(Scope::Key(key(n))));
+    }
+    assert!(a.stats().pending_invalidations <= 1000);
+    proxy.resume();
+    wait_until("the second of them arrives", || b.held(1).is_none());
+}
+
+#[test]
 fn a_replica_that_joins_late_does_not_find_what_was_invalidated_before() {
     let redis = Redis::start(&[]);
     let a = Replica::join(&redis.url());
