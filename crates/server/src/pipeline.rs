@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::time::timeout_at;
-use volley_cache::{Cache, Domain, Followed, Key, Lead, Lookup, Rank};
+use volley_cache::{Cache, Followed, Key, Lead, Lookup, Rank};
 use volley_gpu_runtime::Outputs;
 use volley_scheduler::{Failure, Handoff, Outcome, Priority, Request, SubmitError, Ticket};
 use volley_telemetry::{EdgeMetrics, Lane};
 
-use crate::catalog::{Catalog, Selection, ServedVariant};
+use crate::catalog::{Catalog, Kept, Selection, ServedVariant};
 use crate::codec::{self, Answerer, Encoded, Envelope, InferRequest, Participation, Pieces};
 use crate::engine::{Computed, DeviceScheduler, Job, JobResult};
 use crate::error::{ApiError, Cause};
@@ -109,8 +109,10 @@ impl Pipeline {
         let interface = variant.interface(envelope.parameters().wants_uncertainty());
         let request = envelope.bind(interface)?;
         let errand = Errand { variant, request: &request, urgency, handoff };
-        let computed = match (&self.cache, &variant.domain) {
-            (Some(cache), Some(domain)) if use_cache => self.cached(cache, domain, errand).await?,
+        let computed = match (&self.cache, &variant.kept) {
+            (Some(cache), Some(kept)) if use_cache && kept.admission().admits() => {
+                self.cached(cache, kept, errand).await?
+            }
             _ => in_time(urgency.deadline, self.compute(errand)).await??,
         };
         let participation = (variant.size() > 1)
@@ -125,17 +127,27 @@ impl Pipeline {
     }
 
     /// Looks for the result in the cache, joins whoever computes it already, or computes it for all who ask.
-    async fn cached(&self, cache: &Cache<ApiError>, domain: &Domain, errand: Errand<'_>) -> Result<Computed, ApiError> {
+    async fn cached(&self, cache: &Cache<ApiError>, kept: &Kept, errand: Errand<'_>) -> Result<Computed, ApiError> {
+        let began = Instant::now();
         let key = key(errand.variant, errand.request);
-        let lead = match cache.lookup(key, domain, errand.urgency.rank()) {
-            Lookup::Hit(bytes) => return restored(bytes, errand),
+        let found = cache.lookup(key, &kept.domain, errand.urgency.rank());
+        let look_up = began.elapsed();
+        let lead = match found {
+            Lookup::Hit(bytes) => {
+                kept.admission().hit(look_up);
+                return restored(bytes, errand);
+            }
             Lookup::Lead(lead) => lead,
             Lookup::Follow(follow) => match in_time(errand.urgency.deadline, follow).await? {
-                Followed::Value(bytes) => return restored(bytes, errand),
+                Followed::Value(bytes) => {
+                    kept.admission().hit(look_up);
+                    return restored(bytes, errand);
+                }
                 Followed::Failed(error) => return Err(error),
                 Followed::Lead(lead) => lead,
             },
         };
+        kept.admission().missed(look_up);
         self.lead(lead, errand).await
     }
 
@@ -240,7 +252,13 @@ fn concluded(errand: Errand<'_>, attempt: Attempt, outcome: Outcome<JobResult>) 
         variant.metrics.request_dequeued(lane(errand.urgency.priority), outcome.timings.queue_time());
     }
     let message = match outcome.result {
-        Ok(Ok(computed)) => return Some(Ok(computed)),
+        Ok(Ok(computed)) => {
+            if let (Some(kept), Some(batch)) = (&variant.kept, outcome.timings.batch) {
+                let share = errand.request.rows as f64 / batch.rows.max(1) as f64;
+                kept.admission().computed(outcome.timings.execute_time().mul_f64(share));
+            }
+            return Some(Ok(computed));
+        }
         Ok(Err(error)) => error.to_string(),
         Err(Failure::DeadlineExceeded) => {
             let early = errand.urgency.deadline.is_some_and(|deadline| outcome.timings.completed < deadline);

@@ -13,7 +13,7 @@ use volley_gpu_runtime::{
 use volley_scheduler::GroupConfig;
 use volley_telemetry::{MemberMetrics, ModelLabels, ModelMetrics, RecoveryMetrics};
 
-use super::served::{Groups, Member, Members, Runs, ServedVariant};
+use super::served::{Groups, Kept, Member, Members, Runs, ServedVariant};
 use super::{ServedModel, ServedVersion};
 use crate::engine::{DeviceScheduler, Health};
 use crate::error::ApiError;
@@ -260,7 +260,7 @@ impl Loader {
             max_rows: groups.together.max_rows(),
             groups,
             identity,
-            domain: self.cache.as_ref().map(|cache| cache.domain(name, &number, &[variant])),
+            kept: self.cache.as_ref().map(|cache| Kept::new(cache.domain(name, &number, &[variant]))),
             allow_non_finite: config.allow_non_finite.unwrap_or(false),
         })
     }
