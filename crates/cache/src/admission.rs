@@ -35,8 +35,13 @@ const LONGEST_PAUSE: u32 = 16;
 /// for n in 0..10_000 {
 ///     if admission.admits() {
 ///         // One in ten is asked for again.
-///         if n % 10 == 0 { admission.hit(look_up) } else { admission.missed(look_up, compute) }
+///         if n % 10 == 0 {
+///             admission.hit(look_up);
+///             continue;
+///         }
+///         admission.missed(look_up);
 ///     }
+///     admission.computed(compute);
 /// }
 /// assert!(!admission.is_pausing(), "a tenth of 200 µs is more than 2 µs");
 /// ```
@@ -50,9 +55,10 @@ pub struct Admission {
     misses: u32,
     /// Over the window's look-ups.
     spent: Duration,
-    /// Over the window's misses.
+    /// Since the last window, looked up or not.
+    computations: u32,
     computed: Duration,
-    /// A computation's mean of the last window that had one, for windows of nothing but hits.
+    /// The mean of the last that there were, for windows of nothing but hits.
     compute: Duration,
 }
 
@@ -77,11 +83,16 @@ impl Admission {
         self.spend(look_up);
     }
 
-    /// A look-up was in vain, and the value was computed. Both durations are of a processor's time.
-    pub fn missed(&mut self, look_up: Duration, compute: Duration) {
+    /// A look-up was in vain.
+    pub fn missed(&mut self, look_up: Duration) {
         self.misses += 1;
-        self.computed += compute;
         self.spend(look_up);
+    }
+
+    /// A request was computed, whether it had been looked up or not; its share of a processor's or device's time.
+    pub fn computed(&mut self, compute: Duration) {
+        self.computations = self.computations.saturating_add(1);
+        self.computed = self.computed.saturating_add(compute);
     }
 
     fn spend(&mut self, look_up: Duration) {
@@ -89,8 +100,8 @@ impl Admission {
         if self.hits + self.misses < WINDOW {
             return;
         }
-        if self.misses > 0 {
-            self.compute = self.computed / self.misses;
+        if self.computations > 0 {
+            self.compute = self.computed / self.computations;
         }
         // Until something was computed, nobody knows what hits are worth: a warm cache begins with them.
         if !self.compute.is_zero() && self.spent > self.compute * self.hits {
@@ -114,10 +125,13 @@ mod tests {
     fn ask(admission: &mut Admission, n: u32, compute: Duration, hits: impl Fn(u32) -> bool) -> u32 {
         let looked_up = (0..n).filter(|n| {
             let admits = admission.admits();
-            match admits && hits(*n) {
-                true => admission.hit(LOOK_UP),
-                false if admits => admission.missed(LOOK_UP, compute),
-                false => {}
+            if admits && hits(*n) {
+                admission.hit(LOOK_UP);
+                return true;
+            }
+            admission.computed(compute);
+            if admits {
+                admission.missed(LOOK_UP);
             }
             admits
         });
@@ -177,14 +191,11 @@ mod tests {
             for (n, one_in, micros) in phases {
                 for n in 0..n {
                     asked += 1;
+                    admission.computed(Duration::from_micros(micros));
                     if !admission.admits() {
                         continue;
                     }
-                    if n % one_in == 0 {
-                        admission.hit(LOOK_UP);
-                    } else {
-                        admission.missed(LOOK_UP, Duration::from_micros(micros));
-                    }
+                    if n % one_in == 0 { admission.hit(LOOK_UP) } else { admission.missed(LOOK_UP) }
                     // A window that did not pay ends with a pause.
                     unpaid += if admission.is_pausing() { WINDOW } else { 0 };
                     prop_assert!(unpaid <= asked / 2 + WINDOW, "{unpaid} of {asked}");

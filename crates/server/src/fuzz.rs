@@ -418,11 +418,11 @@ fn no_configuration_file_breaks_the_server() {
     Fuzz::run("config", 1_000, |fuzz, _| {
         let mut bytes = corpus[fuzz.below(corpus.len())].clone();
         fuzz.damage(&mut bytes);
-        std::fs::write(&file, &bytes).expect("the temporary folder is writable");
+        fs::write(&file, &bytes).expect("the temporary folder is writable");
         match Settings::read(Some(&file), None, Vec::new()) {
             Ok(_) => fuzz.tally.accepted += 1,
             Err(errors) => assert!(!errors.to_string().is_empty()),
         }
     });
-    std::fs::remove_file(file).expect("it was made above");
+    fs::remove_file(file).expect("it was made above");
 }

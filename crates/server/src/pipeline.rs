@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::time::timeout_at;
-use volley_cache::{Domain, Followed, Key, Lead, Lookup, Rank};
+use volley_cache::{Followed, Key, Lead, Lookup, Rank};
 use volley_gpu_runtime::Outputs;
 use volley_scheduler::{Failure, Handoff, Outcome, Priority, Request, SubmitError, Ticket};
 use volley_telemetry::{EdgeMetrics, Lane};
 
-use crate::catalog::{Catalog, Selection, ServedVariant};
+use crate::catalog::{Catalog, Kept, Selection, ServedVariant};
 use crate::codec::{Answerer, InferRequest, Participation, Unbound};
 use crate::engine::{Computed, DeviceScheduler, Job, JobResult};
 use crate::error::{ApiError, Cause};
@@ -145,25 +145,30 @@ impl Pipeline {
         let interface = variant.interface(unbound.parameters().wants_uncertainty());
         let request = unbound.bind(interface)?;
         let errand = Errand { variant, request: &request, urgency, handoff };
-        let computed = match (&self.results, &variant.domain) {
-            (Some(results), Some(domain)) if use_cache => self.cached(results, domain, errand).await?,
+        let computed = match (&self.results, &variant.kept) {
+            (Some(results), Some(kept)) if use_cache && kept.admission().admits() => {
+                self.cached(results, kept, errand).await?
+            }
             _ => in_time(urgency.deadline, self.compute(errand)).await??,
         };
         Ok((request, computed))
     }
 
     /// Looks for the result in memory, joins whoever computes it already, or finds or computes it for all who ask.
-    async fn cached(&self, results: &Results, domain: &Domain, errand: Errand<'_>) -> Result<Computed, ApiError> {
+    async fn cached(&self, results: &Results, kept: &Kept, errand: Errand<'_>) -> Result<Computed, ApiError> {
         let began = Instant::now();
         let key = key(errand.variant, errand.request);
+        let looked_up = results.lookup(key, &kept.domain, errand.urgency.rank());
+        let look_up = began.elapsed();
         let statistics = &errand.variant.statistics;
         let found = |bytes| {
+            kept.admission().hit(look_up);
             statistics.cache_hit.add(began.elapsed());
             // Triton's count of those who waited includes those who waited for nothing; its callers rely on that.
             statistics.queue.add(Duration::ZERO);
             restored(bytes, errand)
         };
-        let mut lead = match results.lookup(key, domain, errand.urgency.rank()) {
+        let mut lead = match looked_up {
             Lookup::Hit(bytes) => return found(bytes),
             Lookup::Lead(lead) => lead,
             Lookup::Follow(follow) => match in_time(errand.urgency.deadline, follow).await? {
@@ -174,11 +179,12 @@ impl Pipeline {
         };
         statistics.cache_miss.add(began.elapsed());
         // The look-up elsewhere runs beside the queue.
-        let mut fetch = results.fetch(key, domain);
+        let mut fetch = results.fetch(key, &kept.domain);
         loop {
             let came = in_time(errand.urgency.deadline, first(fetch.take(), self.lead(&lead, errand))).await?;
             match came {
                 Ok(First::Computed(computed)) => {
+                    kept.admission().missed(look_up);
                     // An answer that a member of the ensemble had no part in is not kept.
                     if computed.members == errand.variant.size() {
                         let outputs = computed.outputs.to_joined();
@@ -188,11 +194,15 @@ impl Pipeline {
                     return Ok(computed);
                 }
                 Ok(First::Found(found)) => match lead.complete_found(found.value.clone(), found.born) {
-                    Ok(()) => return restored(found.value, errand),
+                    Ok(()) => {
+                        kept.admission().hit(look_up);
+                        return restored(found.value, errand);
+                    }
                     // It was invalidated on its way here.
                     Err(still) => lead = still,
                 },
                 Err(error) => {
+                    kept.admission().missed(look_up);
                     if error.cause == Cause::ComputeFailed {
                         lead.fail_all(error.clone());
                     }
@@ -288,7 +298,13 @@ fn concluded(errand: Errand<'_>, attempt: Attempt, outcome: Outcome<JobResult>) 
         variant.statistics.queue.add(outcome.timings.queue_time());
     }
     let message = match outcome.result {
-        Ok(Ok(computed)) => return Some(Ok(computed)),
+        Ok(Ok(computed)) => {
+            if let (Some(kept), Some(batch)) = (&variant.kept, outcome.timings.batch) {
+                let share = errand.request.rows as f64 / batch.rows.max(1) as f64;
+                kept.admission().computed(outcome.timings.execute_time().mul_f64(share));
+            }
+            return Some(Ok(computed));
+        }
         Ok(Err(error)) => error.to_string(),
         Err(Failure::DeadlineExceeded) => {
             let early = errand.urgency.deadline.is_some_and(|deadline| outcome.timings.completed < deadline);

@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use volley_cache::{Domain, KeyHasher, Keyer};
+use volley_cache::{KeyHasher, Keyer};
 use volley_gpu_runtime::{
     Ensemble, Instances, Library, LoadError, Model, ModelConfig, ModelFolder, ModelOptions, Repository,
     RepositoryError, VersionFolder,
@@ -13,7 +13,7 @@ use volley_gpu_runtime::{
 use volley_scheduler::GroupConfig;
 use volley_telemetry::{MemberMetrics, ModelLabels, ModelMetrics, RecoveryMetrics};
 
-use super::served::{Groups, Member, Members, Runs, ServedVariant};
+use super::served::{Groups, Kept, Member, Members, Runs, ServedVariant};
 use super::{ServedModel, ServedVersion};
 use crate::engine::{DeviceScheduler, Health};
 use crate::results::Results;
@@ -262,16 +262,16 @@ impl Loader {
             max_rows: groups.together.max_rows(),
             groups,
             identity,
-            domain: self.domain(name, &number, variant, config),
+            kept: self.kept(name, &number, variant, config),
             allow_non_finite: config.allow_non_finite.unwrap_or(false),
         })
     }
 
-    /// What a variant's results belong to, if they are kept. The variant's name is one of its tags.
-    fn domain(&self, name: &str, version: &str, variant: &str, config: &ModelConfig) -> Option<Domain> {
+    /// How a variant's results are kept, if they are. The variant's name is one of their tags.
+    fn kept(&self, name: &str, version: &str, variant: &str, config: &ModelConfig) -> Option<Kept> {
         let results = self.results.as_ref().filter(|_| config.cache != Some(false))?;
         let tags = config.cache_tags.iter().flatten().map(String::as_str).chain([variant]);
-        Some(results.domain(name, version, &tags.collect::<Vec<_>>()))
+        Some(Kept::new(results.domain(name, version, &tags.collect::<Vec<_>>())))
     }
 }
 

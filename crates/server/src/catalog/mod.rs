@@ -17,7 +17,7 @@ use volley_telemetry::{ModelLabels, model_load_failed, model_loaded, model_unloa
 use crate::error::{ApiError, Cause};
 
 pub(crate) use loader::{LoadFailure, Loader, repository_path};
-pub(crate) use served::{Members, Runs, ServedVariant};
+pub(crate) use served::{Kept, Members, Runs, ServedVariant};
 
 /// All that is served.
 #[derive(Debug)]

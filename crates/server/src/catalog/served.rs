@@ -1,8 +1,8 @@
 //! What answers requests: a variant of a version of a model.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use volley_cache::{Domain, KeyHasher};
+use volley_cache::{Admission, Domain, KeyHasher};
 use volley_gpu_runtime::{Ensemble, Instances, TensorSpec};
 use volley_scheduler::GroupId;
 use volley_telemetry::{Fault, MemberMetrics, ModelLabels, ModelMetrics, RecoveryMetrics};
@@ -26,8 +26,8 @@ pub(crate) struct ServedVariant {
     pub groups: Groups,
     /// The start of its cache keys: the files, their provider and the variants' names.
     pub identity: KeyHasher,
-    /// What its cached results are invalidated by, if they are kept.
-    pub domain: Option<Domain>,
+    /// How its results are kept, if they are.
+    pub kept: Option<Kept>,
     /// Where its requests are counted.
     pub metrics: ModelMetrics,
     /// Where its failures are counted.
@@ -40,6 +40,25 @@ pub(crate) struct ServedVariant {
     pub max_rows: usize,
     /// Whether NaN and infinities are let through.
     pub allow_non_finite: bool,
+}
+
+/// How a variant's results are kept.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    /// What they are invalidated by.
+    pub domain: Domain,
+    admission: Mutex<Admission>,
+}
+
+impl Kept {
+    pub(crate) fn new(domain: Domain) -> Self {
+        Self { domain, admission: Mutex::default() }
+    }
+
+    /// Whether looking requests up pays. Held for a few additions.
+    pub(crate) fn admission(&self) -> MutexGuard<'_, Admission> {
+        self.admission.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// What runs a variant.
