@@ -85,6 +85,25 @@ impl ServerProcess {
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
+
+    /// Tells the server to leave, and returns when that was.
+    ///
+    /// # Errors
+    /// When `kill` cannot be run or the server has ended already.
+    pub fn terminate(&self) -> Result<Instant, Box<dyn Error>> {
+        let told = Instant::now();
+        let done = Command::new("kill").args(["-TERM", &self.pid().to_string()]).status()?;
+        if done.success() { Ok(told) } else { Err("the server could not be told to leave".into()) }
+    }
+
+    /// Waits until the server, told to leave, has ended.
+    ///
+    /// # Errors
+    /// When it does not end well.
+    pub fn wait(&mut self) -> Result<(), Box<dyn Error>> {
+        let status = self.child.wait()?;
+        if status.success() { Ok(()) } else { Err(format!("the server ended with {status}").into()) }
+    }
 }
 
 impl Drop for ServerProcess {
