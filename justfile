@@ -41,7 +41,7 @@ loom:
 gpu-check *args:
     @{{just_executable()}} bench gpu-check {{args}}
 
-# Run a benchmark: path, sla, variants, faults, accuracy, scheduler, leadership, overload or soak-scheduler; --report keeps what it prints
+# Run a benchmark: server, sla, variants, faults, accuracy, scheduler, leadership, overload or soak-scheduler; --report keeps what it prints
 bench name *args:
     #!/usr/bin/env bash
     set -euo pipefail
@@ -71,10 +71,15 @@ bench name *args:
     } >"docs/benchmarks/$(date +%F)-{{name}}.md"
     exit "$status"
 
-# The whole path over HTTP against raw ONNX Runtime, same run, one core each
-_bench-path *args:
-    cargo build --release --locked --bins --examples -p volley-server -p volley-gpu-runtime -p volley-examples
-    {{target}}/release/examples/path {{args}}
+# What a benchmark of the server runs: the server, raw ONNX Runtime, its operators as a library, and the benchmark itself
+_build-bench name:
+    cargo build --release --locked -p volley-server --bins
+    cargo build --release --locked -p volley-gpu-runtime --example raw --example operators
+    cargo build --release --locked -p volley-examples --example {{name}}
+
+# The server against raw ONNX Runtime, same run, one core each; at half load; at 500 requests/s
+_bench-server *args: (_build-bench "server")
+    {{target}}/release/examples/server {{args}}
 
 # Each step on the GPU: placement, correctness, speed, CUDA graphs, Python, utilisation, short memory
 _bench-gpu-check *args:
