@@ -41,7 +41,7 @@ loom:
 gpu-check *args:
     @{{just_executable()}} bench gpu-check {{args}}
 
-# Run a benchmark: server, sla, variants, faults, accuracy, scheduler, leadership, overload or soak-scheduler; --report keeps what it prints
+# Run a benchmark: server, sla, variants, faults, accuracy, scheduler, leadership, overload, overload-live or soak-scheduler; --report keeps what it prints
 bench name *args:
     #!/usr/bin/env bash
     set -euo pipefail
@@ -96,6 +96,10 @@ _bench-gpu-check *args:
 _bench-sla *args:
     cargo build --release --locked --bins --examples -p volley-server -p volley-validate -p volley-examples
     {{target}}/release/examples/sla {{args}}
+
+# Twice as much as the server can do: answers in time, refusals, memory, recovery
+_bench-overload-live *args: (_build-bench "overload_live")
+    {{target}}/release/examples/overload_live {{args}}
 
 # The variants side by side on one core: speed, how far answers move with their batch mates, accuracy
 _bench-variants *args:
