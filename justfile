@@ -41,7 +41,7 @@ loom:
 gpu-check *args:
     @{{just_executable()}} bench gpu-check {{args}}
 
-# Run a benchmark: server, sla, variants, faults, accuracy, scheduler, leadership, overload, overload-live or soak-scheduler; --report keeps what it prints
+# Run a benchmark: server, sla, variants, faults, accuracy, scheduler, leadership, overload, overload-live, churn or soak-scheduler; --report keeps what it prints
 bench name *args:
     #!/usr/bin/env bash
     set -euo pipefail
@@ -80,6 +80,10 @@ _build-bench name:
 # The server against raw ONNX Runtime, same run, one core each; at half load; at 500 requests/s
 _bench-server *args: (_build-bench "server")
     {{target}}/release/examples/server {{args}}
+
+# Models loaded anew under load, loaded and unloaded a thousand times; a hundred servers told to leave
+_bench-churn *args: (_build-bench "churn")
+    {{target}}/release/examples/churn {{args}}
 
 # Each step on the GPU: placement, correctness, speed, CUDA graphs, Python, utilisation, short memory
 _bench-gpu-check *args:
