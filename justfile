@@ -41,7 +41,7 @@ loom:
 gpu-check *args:
     @{{just_executable()}} bench gpu-check {{args}}
 
-# Run a benchmark: server, sla, variants, faults, accuracy, scheduler, leadership, overload, overload-live, churn or soak-scheduler; --report keeps what it prints
+# Run a benchmark: server, peers, sla, variants, faults, accuracy, scheduler, leadership, overload, overload-live, churn or soak-scheduler; --report keeps what it prints
 bench name *args:
     #!/usr/bin/env bash
     set -euo pipefail
@@ -80,6 +80,20 @@ _build-bench name:
 # The server against raw ONNX Runtime, same run, one core each; at half load; at 500 requests/s
 _bench-server *args: (_build-bench "server")
     {{target}}/release/examples/server {{args}}
+
+# Volley beside mosec, Triton's core and Ray Serve, each with the same file on the same core; installs them first
+_bench-peers *args: (_build-bench "peers")
+    #!/usr/bin/env bash
+    set -euo pipefail
+    wanted=examples/examples/peers/requirements.txt
+    if ! cmp -s "$wanted" .volley/peers/installed; then
+        # The system's own Python where there is one: a part of Triton wants its shared library.
+        python=/usr/bin/python3; [ -x "$python" ] || python=python3
+        "$python" -m venv .volley/peers
+        .volley/peers/bin/python -m pip install --quiet --disable-pip-version-check -r "$wanted"
+        cp "$wanted" .volley/peers/installed
+    fi
+    {{target}}/release/examples/peers {{args}}
 
 # Models loaded anew under load, loaded and unloaded a thousand times; a hundred servers told to leave
 _bench-churn *args: (_build-bench "churn")
