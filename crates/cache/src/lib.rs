@@ -1,14 +1,33 @@
 #![doc = include_str!("../README.md")]
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod cache;
+mod coherence;
+mod domain;
 mod flight;
+mod gate;
+mod generations;
 mod key;
 mod lead;
 mod local;
+mod nh;
 mod rank;
+mod scope;
+#[cfg(feature = "redis")]
+mod shared;
+mod stamp;
 
 pub use cache::{Cache, CacheConfig, CacheStats, Lookup};
+pub use coherence::Coherence;
+pub use domain::Domain;
+pub use gate::WhenCutOff;
+pub use generations::Generations;
 pub use key::{Key, KeyHasher, Keyer};
 pub use lead::{Follow, Followed, Lead};
 pub use rank::Rank;
+pub use scope::{Scope, ScopeError};
+#[cfg(feature = "redis")]
+pub use shared::{
+    BreakerState, Fetch, Found, Reached, Shared, SharedConfig, SharedConfigError, SharedSettings, SharedStats,
+};
+pub use stamp::Stamp;

@@ -1,6 +1,8 @@
 //! The in-process tier: values bounded by their bytes, least recently used out first.
 
+use crate::domain::Domain;
 use crate::key::{BuildPassThrough, Key};
+use crate::stamp::Stamp;
 use bytes::Bytes;
 use moka::Expiry;
 use moka::notification::RemovalCause;
@@ -26,18 +28,23 @@ struct Departures {
 /// denies it.
 #[derive(Debug)]
 pub(crate) struct Local {
-    entries: moka::sync::Cache<Key, Entry, BuildPassThrough>,
-    /// How often the tier was cleared. An entry counts only in the generation it was stored in: moka's own clearing
-    /// compares timestamps, and two that run at the same time may bring back what the later one had cleared.
-    generation: AtomicU64,
+    entries: moka::sync::Cache<Key, Arc<Entry>, BuildPassThrough>,
     capacity: u64,
     departures: Arc<Departures>,
 }
 
-#[derive(Debug, Clone)]
-struct Entry {
-    generation: u64,
-    value: Bytes,
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) value: Bytes,
+    /// What was known of invalidations when its computation began.
+    pub(crate) born: Stamp,
+}
+
+impl Entry {
+    /// Whether nothing it belongs to was invalidated since. Its own key was not, or it would not be here.
+    pub(crate) fn is_fresh(&self, domain: &Domain) -> bool {
+        self.born >= domain.generation()
+    }
 }
 
 impl Local {
@@ -46,7 +53,7 @@ impl Local {
         let counts = Arc::clone(&departures);
         let mut builder = moka::sync::Cache::builder()
             .max_capacity(capacity)
-            .weigher(|_, entry: &Entry| u32::try_from(weight(&entry.value)).unwrap_or(u32::MAX))
+            .weigher(|_, entry: &Arc<Entry>| u32::try_from(weight(&entry.value)).unwrap_or(u32::MAX))
             .eviction_policy(EvictionPolicy::lru())
             .eviction_listener(move |_, _, cause| match cause {
                 RemovalCause::Size => _ = counts.evicted.fetch_add(1, Ordering::Relaxed),
@@ -57,20 +64,17 @@ impl Local {
             builder = builder.expire_after(Lifetime { longest, jitter });
         }
         let entries = builder.build_with_hasher(BuildPassThrough::default());
-        Self { entries, generation: AtomicU64::new(0), capacity, departures }
+        Self { entries, capacity, departures }
     }
 
-    pub(crate) fn get(&self, key: Key) -> Option<Bytes> {
-        let generation = self.generation.load(Ordering::Acquire);
-        self.entries.get(&key).filter(|entry| entry.generation == generation).map(|entry| entry.value)
+    pub(crate) fn get(&self, key: Key) -> Option<Arc<Entry>> {
+        self.entries.get(&key)
     }
 
-    /// Keeps `value`, unless it alone exceeds the capacity (or 4 GiB, moka's limit on a weight).
-    pub(crate) fn insert(&self, key: Key, value: Bytes) {
-        if weight(&value) <= self.capacity.min(u64::from(u32::MAX)) {
-            // Pairs with the increment in `clear`: whoever stores after that sees it.
-            let generation = self.generation.load(Ordering::Acquire);
-            self.entries.insert(key, Entry { generation, value });
+    /// Keeps `entry`, unless it alone exceeds the capacity (or 4 GiB, moka's limit on a weight).
+    pub(crate) fn insert(&self, key: Key, entry: Entry) {
+        if weight(&entry.value) <= self.capacity.min(u64::from(u32::MAX)) {
+            self.entries.insert(key, Arc::new(entry));
         }
     }
 
@@ -79,8 +83,6 @@ impl Local {
     }
 
     pub(crate) fn clear(&self) {
-        self.generation.fetch_add(1, Ordering::AcqRel);
-        // What does not count any more gives its memory back.
         self.entries.invalidate_all();
     }
 
@@ -113,13 +115,13 @@ fn weight(value: &Bytes) -> u64 {
 /// Lifetimes spread over `(longest - jitter, longest]` by the bits of the key, so that entries made in one burst are
 /// not all computed anew in another. No random number is drawn: the key is one already.
 #[derive(Debug, Clone, Copy)]
-struct Lifetime {
-    longest: Duration,
-    jitter: Duration,
+pub(crate) struct Lifetime {
+    pub(crate) longest: Duration,
+    pub(crate) jitter: Duration,
 }
 
 impl Lifetime {
-    fn of(self, key: Key) -> Duration {
+    pub(crate) fn of(self, key: Key) -> Duration {
         let jitter = self.jitter.min(self.longest).as_nanos();
         // The share of the jitter is spread() / 2^64, in fixed point; it saturates at 580 years.
         let off = (jitter.min(u128::from(u64::MAX)) * u128::from(key.spread())) >> 64;
@@ -127,12 +129,12 @@ impl Lifetime {
     }
 }
 
-impl Expiry<Key, Entry> for Lifetime {
-    fn expire_after_create(&self, key: &Key, _: &Entry, _: Instant) -> Option<Duration> {
+impl Expiry<Key, Arc<Entry>> for Lifetime {
+    fn expire_after_create(&self, key: &Key, _: &Arc<Entry>, _: Instant) -> Option<Duration> {
         Some(self.of(*key))
     }
 
-    fn expire_after_update(&self, key: &Key, _: &Entry, _: Instant, _: Option<Duration>) -> Option<Duration> {
+    fn expire_after_update(&self, key: &Key, _: &Arc<Entry>, _: Instant, _: Option<Duration>) -> Option<Duration> {
         Some(self.of(*key))
     }
 }
@@ -141,6 +143,10 @@ impl Expiry<Key, Entry> for Lifetime {
 mod tests {
     use super::*;
     use crate::Keyer;
+
+    fn entry(value: impl Into<Bytes>) -> Entry {
+        Entry { value: value.into(), born: Stamp::ZERO }
+    }
 
     fn key(n: u64) -> Key {
         let mut hasher = Keyer::new([3; 32]).hasher();
@@ -153,7 +159,7 @@ mod tests {
         let capacity = 100 * (1000 + ENTRY_OVERHEAD);
         let local = Local::new(capacity, None, Duration::ZERO);
         for n in 0..1000 {
-            local.insert(key(n), Bytes::from(vec![0; 1000]));
+            local.insert(key(n), entry(vec![0; 1000]));
         }
         local.settle();
         assert_eq!(local.entries(), 100);
@@ -164,13 +170,12 @@ mod tests {
     #[test]
     fn the_least_recently_used_leaves_first() {
         let local = Local::new(3 * (10 + ENTRY_OVERHEAD), None, Duration::ZERO);
-        let value = Bytes::from_static(b"ten bytes!");
         for n in 0..3 {
-            local.insert(key(n), value.clone());
+            local.insert(key(n), entry(&b"ten bytes!"[..]));
         }
         local.settle();
         assert!(local.get(key(0)).is_some());
-        local.insert(key(3), value);
+        local.insert(key(3), entry(&b"ten bytes!"[..]));
         local.settle();
         assert!(local.get(key(1)).is_none());
         for kept in [0, 2, 3] {
@@ -181,8 +186,8 @@ mod tests {
     #[test]
     fn a_value_larger_than_the_capacity_evicts_nothing() {
         let local = Local::new(1000, None, Duration::ZERO);
-        local.insert(key(0), Bytes::from_static(b"small"));
-        local.insert(key(1), Bytes::from(vec![0; 1000]));
+        local.insert(key(0), entry(&b"small"[..]));
+        local.insert(key(1), entry(vec![0; 1000]));
         local.settle();
         assert!(local.get(key(0)).is_some());
         assert!(local.get(key(1)).is_none());
@@ -191,7 +196,7 @@ mod tests {
     #[test]
     fn an_entry_without_lifetime_is_never_served() {
         let local = Local::new(1 << 20, Some(Duration::ZERO), Duration::ZERO);
-        local.insert(key(0), Bytes::from_static(b"late already"));
+        local.insert(key(0), entry(&b"late already"[..]));
         assert!(local.get(key(0)).is_none());
     }
 

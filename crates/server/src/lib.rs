@@ -6,12 +6,14 @@ mod config;
 mod engine;
 mod error;
 mod gauges;
+mod grpc;
 mod http;
 mod pipeline;
+mod protocol;
 mod server;
 
 pub use config::{
-    CacheConfig, Config, HttpConfig, LogConfig, LogFormat, MetricsConfig, RuntimeConfig, SchedulerConfig,
-    ShutdownConfig,
+    CacheConfig, Change, Config, ConfigError, GrpcConfig, HttpConfig, LogConfig, LogFormat, MetricsConfig, Override, Profile,
+    RuntimeConfig, SchedulerConfig, Settings, ShutdownConfig, changes, json_schema, reference, show,
 };
 pub use server::{Server, StartError};

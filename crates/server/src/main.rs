@@ -1,77 +1,14 @@
 //! The `volley-server` program.
 
-use std::net::IpAddr;
-use std::path::PathBuf;
+mod cli;
+
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
-use figment::value::Value;
+use cli::{Cli, Command, ConfigCommand};
 use tokio::signal::unix::{SignalKind, signal};
-use volley_server::{Config, Server};
-
-/// Serves models over the Open Inference Protocol, gathering requests into batches by priority and deadline.
-///
-/// Without arguments it serves the model that ships with Volley at <http://127.0.0.1:8000>, on CUDA if there is a GPU build of
-/// ONNX Runtime, else on the CPU.
-#[derive(Debug, Parser)]
-#[command(
-    name = "volley-server",
-    version,
-    after_help = "EXAMPLES\n  \
-        volley-server\n  \
-        volley-server --model-repository /srv/models --host 0.0.0.0\n  \
-        VOLLEY_HTTP__PORT=9000 volley-server --config volley.toml\n\n\
-        CONFIGURATION\n  \
-        Defaults, then the file (./volley.toml if there is one), then environment variables named\n  \
-        VOLLEY_<SECTION>__<FIELD>, then these options.\n\n\
-        SIGNALS\n  \
-        SIGTERM and SIGINT: stop accepting, answer everything accepted, end."
-)]
-struct Cli {
-    /// Configuration file (TOML).
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Folder of models, laid out as <model>/<version>/model.onnx.
-    #[arg(long, value_name = "DIR")]
-    model_repository: Option<PathBuf>,
-    /// Address for inference requests [default: 127.0.0.1].
-    #[arg(long, value_name = "ADDRESS")]
-    host: Option<IpAddr>,
-    /// Port for inference requests; 0 takes a free one [default: 8000].
-    #[arg(long, value_name = "PORT")]
-    http_port: Option<u16>,
-    /// Port for /metrics; 0 takes a free one [default: 8002].
-    #[arg(long, value_name = "PORT")]
-    metrics_port: Option<u16>,
-    /// Threads that run batches [default: one for each core].
-    #[arg(long, value_name = "COUNT")]
-    workers: Option<u32>,
-    /// Form of log lines: human or json [default: human].
-    #[arg(long, value_name = "FORMAT")]
-    log_format: Option<String>,
-    /// What to log, by level or target, for example debug or `warn,volley_server=debug` [default: info].
-    #[arg(long, value_name = "FILTER")]
-    log: Option<String>,
-}
-
-impl Cli {
-    fn overrides(&self) -> Vec<(&'static str, Value)> {
-        let path = self.model_repository.as_ref().map(|path| Value::from(path.display().to_string()));
-        [
-            ("model_repository", path),
-            ("http.host", self.host.map(|host| host.to_string().into())),
-            ("http.port", self.http_port.map(Value::from)),
-            ("metrics.host", self.host.map(|host| host.to_string().into())),
-            ("metrics.port", self.metrics_port.map(Value::from)),
-            ("runtime.workers", self.workers.map(Value::from)),
-            ("log.format", self.log_format.clone().map(Value::from)),
-            ("log.filter", self.log.clone().map(Value::from)),
-        ]
-        .into_iter()
-        .filter_map(|(path, value)| Some((path, value?)))
-        .collect()
-    }
-}
+use volley_server::{Server, Settings, json_schema, reference, show};
 
 fn main() -> ExitCode {
     match run(&Cli::parse()) {
@@ -85,14 +22,30 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli) -> Result<(), String> {
-    let config = Config::read(cli.config.as_deref(), cli.overrides())?;
-    config.log.start()?;
+    let settings = || cli.options.settings().map_err(|error| error.to_string());
+    match &cli.command {
+        None => serve(settings()?),
+        Some(Command::Config(ConfigCommand::Check)) => {
+            settings().and_then(|settings| print(&format!("right, for the profile {}\n", settings.profile().name())))
+        }
+        Some(Command::Config(ConfigCommand::Show)) => print(&show(&settings()?)),
+        Some(Command::Config(ConfigCommand::Reference)) => print(&reference()),
+        Some(Command::Config(ConfigCommand::Schema)) => print(&json_schema()),
+    }
+}
+
+fn print(text: &str) -> Result<(), String> {
+    io::stdout().write_all(text.as_bytes()).map_err(|error| error.to_string())
+}
+
+fn serve(settings: Settings) -> Result<(), String> {
+    let _log = settings.config().log.start()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
     runtime.block_on(async {
         // Registered before the models load, so that a signal during start-up is not lost.
         let mut terminate = signal(SignalKind::terminate()).map_err(|e| e.to_string())?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(|e| e.to_string())?;
-        let server = Server::start(config).map_err(|e| e.to_string())?;
+        let server = Server::start(settings).map_err(|e| e.to_string())?;
         let stop = async move {
             tokio::select! {
                 _ = terminate.recv() => {}

@@ -1,16 +1,16 @@
-//! The way of a request, from a body to a body.
+//! The way of a request, from what it asks to what it is answered.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::time::timeout_at;
-use volley_cache::{Cache, Followed, Key, Lead, Lookup, Rank};
+use volley_cache::{Cache, Domain, Followed, Key, Lead, Lookup, Rank};
 use volley_gpu_runtime::Outputs;
 use volley_scheduler::{Failure, Handoff, Outcome, Priority, Request, SubmitError, Ticket};
 use volley_telemetry::{EdgeMetrics, Lane};
 
 use crate::catalog::{Catalog, Selection, ServedVariant};
-use crate::codec::{self, Answerer, Encoded, Envelope, InferRequest, Participation, Pieces};
+use crate::codec::{Answerer, InferRequest, Participation, Unbound};
 use crate::engine::{Computed, DeviceScheduler, Job, JobResult};
 use crate::error::{ApiError, Cause};
 
@@ -28,18 +28,41 @@ pub(crate) struct Pipeline {
 }
 
 /// One call, as an edge read it.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Call<'a> {
-    /// The model named in the path.
+    /// The model it names.
     pub model: &'a str,
-    /// The version named in the path.
+    /// The version it names, if it does.
     pub version: Option<&'a str>,
-    /// The body.
-    pub body: Pieces,
-    /// The value of `Inference-Header-Content-Length`.
-    pub json_length: Option<usize>,
     /// When the request's head was read: deadlines and latency count from here.
     pub arrival: Instant,
+    /// How long its caller waits, where the protocol says so beside the request's own parameter.
+    pub patience: Option<Duration>,
+}
+
+/// What a call is answered; the edge writes it in the form in which it was asked.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    /// The request.
+    pub request: InferRequest,
+    /// All the model's outputs for it.
+    pub outputs: Outputs,
+    variant: Arc<ServedVariant>,
+    members: usize,
+}
+
+impl Answer {
+    /// Who answers.
+    pub(crate) fn answerer(&self) -> Answerer<'_> {
+        let variant = &self.variant;
+        Answerer {
+            model: &variant.model_name,
+            version: &variant.version,
+            outputs: variant.outputs(),
+            participation: (variant.size() > 1)
+                .then_some(Participation { ensemble_members: self.members, ensemble_size: variant.size() }),
+        }
+    }
 }
 
 /// What a request asks of the scheduler and of a shared flight.
@@ -67,13 +90,17 @@ impl Pipeline {
     ///
     /// # Errors
     /// [`ApiError`] that says what was wrong with the request, or why it was not computed.
-    pub(crate) async fn infer(&self, handoff: &Handoff, call: Call<'_>) -> Result<Encoded, ApiError> {
-        let (json, binary) = codec::split(call.body, call.json_length).inspect_err(|error| self.rejected(error))?;
-        let envelope = Envelope::read(&json, binary).inspect_err(|error| self.rejected(error))?;
-        let parameters = envelope.parameters();
+    pub(crate) async fn infer(
+        &self,
+        handoff: &Handoff,
+        call: Call<'_>,
+        unbound: impl Unbound,
+    ) -> Result<Answer, ApiError> {
+        let parameters = unbound.parameters();
+        let patience = parameters.timeout().into_iter().chain(call.patience).min();
         let urgency = Urgency {
             priority: parameters.priority(),
-            deadline: parameters.timeout().and_then(|timeout| call.arrival.checked_add(timeout)),
+            deadline: patience.and_then(|patience| call.arrival.checked_add(patience)),
         };
         let use_cache = parameters.cache != Some(false);
         let selection = Selection {
@@ -81,20 +108,21 @@ impl Pipeline {
             variant: parameters.variant.as_deref(),
             ensemble: parameters.ensemble(),
         };
-        let found = self.catalog.find(call.model, selection);
-        let variant = &found.inspect_err(|error| self.rejected(error))?;
+        let variant = self.catalog.find(call.model, selection).inspect_err(|error| self.rejected(error))?;
         let lane = lane(urgency.priority);
-        let unanswered = Unanswered(Some((variant, lane)));
-        let result = self.answer(handoff, variant, envelope, urgency, use_cache).await;
+        let unanswered = Unanswered(Some((&variant, lane)));
+        let result = self.answer(handoff, &variant, unbound, urgency, use_cache).await;
         unanswered.ended();
         match &result {
             Ok(_) => variant.metrics.request_completed(lane, call.arrival.elapsed()),
             Err(error) => variant.metrics.request_failed(lane, error.failure()),
         }
-        result
+        let (request, Computed { outputs, members }) = result?;
+        Ok(Answer { request, outputs, variant, members })
     }
 
-    fn rejected(&self, error: &ApiError) {
+    /// Counts a request that reached no model.
+    pub(crate) fn rejected(&self, error: &ApiError) {
         self.rejections.request_rejected(error.rejection());
     }
 
@@ -102,32 +130,24 @@ impl Pipeline {
         &self,
         handoff: &Handoff,
         variant: &Arc<ServedVariant>,
-        envelope: Envelope<'_>,
+        unbound: impl Unbound,
         urgency: Urgency,
         use_cache: bool,
-    ) -> Result<Encoded, ApiError> {
-        let interface = variant.interface(envelope.parameters().wants_uncertainty());
-        let request = envelope.bind(interface)?;
+    ) -> Result<(InferRequest, Computed), ApiError> {
+        let interface = variant.interface(unbound.parameters().wants_uncertainty());
+        let request = unbound.bind(interface)?;
         let errand = Errand { variant, request: &request, urgency, handoff };
-        let computed = match &self.cache {
-            Some(cache) if use_cache => self.cached(cache, errand).await?,
+        let computed = match (&self.cache, &variant.domain) {
+            (Some(cache), Some(domain)) if use_cache => self.cached(cache, domain, errand).await?,
             _ => in_time(urgency.deadline, self.compute(errand)).await??,
         };
-        let participation = (variant.size() > 1)
-            .then_some(Participation { ensemble_members: computed.members, ensemble_size: variant.size() });
-        let answerer = Answerer {
-            model: &variant.model_name,
-            version: &variant.version,
-            outputs: variant.outputs(),
-            participation,
-        };
-        Ok(codec::encode(answerer, &request, &computed.outputs))
+        Ok((request, computed))
     }
 
     /// Looks for the result in the cache, joins whoever computes it already, or computes it for all who ask.
-    async fn cached(&self, cache: &Cache<ApiError>, errand: Errand<'_>) -> Result<Computed, ApiError> {
+    async fn cached(&self, cache: &Cache<ApiError>, domain: &Domain, errand: Errand<'_>) -> Result<Computed, ApiError> {
         let key = key(errand.variant, errand.request);
-        let lead = match cache.lookup(key, errand.urgency.rank()) {
+        let lead = match cache.lookup(key, domain, errand.urgency.rank()) {
             Lookup::Hit(bytes) => return restored(bytes, errand),
             Lookup::Lead(lead) => lead,
             Lookup::Follow(follow) => match in_time(errand.urgency.deadline, follow).await? {

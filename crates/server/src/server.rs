@@ -15,7 +15,7 @@ use volley_scheduler::Scheduler;
 use volley_telemetry::{EdgeMetrics, Exporter, UPKEEP_INTERVAL};
 
 use crate::catalog::{Catalog, Loader, repository_path};
-use crate::config::{Config, RuntimeConfig};
+use crate::config::{RuntimeConfig, Settings};
 use crate::engine::{DeviceScheduler, Pinning, Workers};
 use crate::gauges::Gauges;
 use crate::http::{Edge, IoThreads, Phase, serve_metrics};
@@ -24,8 +24,9 @@ use crate::pipeline::Pipeline;
 /// A running server. It serves until [`Server::shut_down`].
 #[derive(Debug)]
 pub struct Server {
-    config: Config,
+    settings: Settings,
     http_address: SocketAddr,
+    grpc_address: SocketAddr,
     metrics_address: SocketAddr,
     phase: watch::Sender<Phase>,
     io: IoThreads,
@@ -40,12 +41,15 @@ impl Server {
     ///
     /// # Errors
     /// [`StartError`] says what could not be had: a port, the ONNX Runtime library, a model.
-    pub fn start(config: Config) -> Result<Self, StartError> {
+    pub fn start(settings: Settings) -> Result<Self, StartError> {
+        let config = Arc::clone(settings.config());
         let started = Instant::now();
         // Ports first: they are what most often goes wrong, and cost nothing to find out.
         let http_listener = bind("http", config.http.host, config.http.port)?;
+        let grpc_listener = bind("grpc", config.grpc.host, config.grpc.port)?;
         let metrics_listener = bind("metrics", config.metrics.host, config.metrics.port)?;
-        let (http_address, metrics_address) = (local(&http_listener)?, local(&metrics_listener)?);
+        let (http_address, grpc_address) = (local(&http_listener)?, local(&grpc_listener)?);
+        let metrics_address = local(&metrics_listener)?;
         let exporter = Exporter::install().map_err(StartError::other)?;
 
         let library = Library::load(config.runtime.library.as_deref()).map_err(StartError::other)?;
@@ -60,19 +64,6 @@ impl Server {
         let (scheduler, workers) = Scheduler::new(scheduler_config, worker_count);
         let mut secret = [0; 32];
         getrandom::fill(&mut secret).map_err(StartError::other)?;
-        let loader = Loader {
-            repository: repository_path(config.model_repository.as_deref()).map_err(StartError)?,
-            configured: config.models.clone(),
-            options: model_options(&config.runtime).map_err(StartError)?,
-            library,
-            scheduler: scheduler.clone(),
-            workers: worker_count,
-            keyer: Keyer::new(secret),
-        };
-        let catalog = Arc::new(Catalog::load(loader).map_err(StartError::other)?);
-        let pinning = Pinning(config.runtime.cpu_affinity.clone());
-        let workers = Workers::start(&scheduler, workers, &catalog, pinning, config.runtime.run_limit);
-
         let cache = config.cache.enabled.then(|| {
             Cache::new(volley_cache::CacheConfig {
                 capacity_bytes: config.cache.capacity_bytes,
@@ -81,29 +72,64 @@ impl Server {
                 ttl_jitter: config.cache.time_to_live / 10,
             })
         });
+        let loader = Loader {
+            repository: repository_path(config.model_repository.as_deref()).map_err(StartError)?,
+            configured: config.models.clone(),
+            options: model_options(&config.runtime).map_err(StartError)?,
+            library,
+            scheduler: scheduler.clone(),
+            workers: worker_count,
+            keyer: Keyer::new(secret),
+            cache: cache.clone(),
+        };
+        let catalog = Arc::new(Catalog::load(loader).map_err(StartError::other)?);
+        let pinning = Pinning(config.runtime.cpu_affinity.clone());
+        let workers = Workers::start(&scheduler, workers, &catalog, pinning, config.runtime.run_limit);
+
         let pipeline =
             Arc::new(Pipeline { catalog, scheduler: scheduler.clone(), cache, rejections: EdgeMetrics::register() });
         let gauges = Arc::new(Gauges::register(exporter, Arc::clone(&pipeline), config.runtime.device));
         let (phase, phase_seen) = watch::channel(Phase::Serving);
-        let edge =
-            Edge { pipeline: Arc::clone(&pipeline), max_body_bytes: config.http.max_body_bytes, phase: phase_seen };
+        let edge = Edge {
+            pipeline: Arc::clone(&pipeline),
+            max_body_bytes: config.http.max_body_bytes.get(),
+            phase: phase_seen,
+        };
         let io_count = config.http.threads.map_or((cores / 8).max(1), NonZeroUsize::get);
-        let io = IoThreads::start(io_count, &http_listener, &Arc::new(edge))
+        let io = IoThreads::start(io_count, &http_listener, &grpc_listener, &Arc::new(edge))
             .map_err(|error| StartError(format!("the HTTP threads could not be started: {error}")))?;
         tracing::info!(
             http = %http_address,
+            grpc = %grpc_address,
             metrics = %metrics_address,
             workers = worker_count,
             startup_ms = started.elapsed().as_millis() as u64,
             "ready"
         );
-        Ok(Self { config, http_address, metrics_address, phase, io, workers, scheduler, metrics_listener, gauges })
+        Ok(Self {
+            settings,
+            http_address,
+            grpc_address,
+            metrics_address,
+            phase,
+            io,
+            workers,
+            scheduler,
+            metrics_listener,
+            gauges,
+        })
     }
 
-    /// Where inference requests are answered.
+    /// Where inference requests are answered over HTTP.
     #[must_use]
     pub fn http_address(&self) -> SocketAddr {
         self.http_address
+    }
+
+    /// Where they are answered over gRPC.
+    #[must_use]
+    pub fn grpc_address(&self) -> SocketAddr {
+        self.grpc_address
     }
 
     /// Where `/metrics` is answered.
@@ -151,16 +177,19 @@ impl Server {
     /// When the grace period ended before everything was answered.
     pub fn shut_down(self) -> io::Result<()> {
         let started = Instant::now();
-        let deadline = started + self.config.shutdown.grace;
-        tracing::info!(grace = ?self.config.shutdown.grace, "shutting down");
+        let deadline = started + self.settings.config().shutdown.grace;
+        tracing::info!(grace = ?self.settings.config().shutdown.grace, "shutting down");
         self.phase.send_replace(Phase::Draining);
         // Half of the time at least is left to finish in.
-        thread::sleep(self.config.shutdown.linger.min(self.config.shutdown.grace / 2));
+        thread::sleep(self.settings.config().shutdown.linger.min(self.settings.config().shutdown.grace / 2));
         self.phase.send_replace(Phase::Closing);
         let busy = self.io.join_until(deadline);
         self.scheduler.close();
         if busy > 0 {
-            let text = format!("requests were still open after the grace period of {:?}", self.config.shutdown.grace);
+            let text = format!(
+                "requests were still open after the grace period of {:?}",
+                self.settings.config().shutdown.grace
+            );
             return Err(io::Error::new(io::ErrorKind::TimedOut, text));
         }
         self.workers.join();

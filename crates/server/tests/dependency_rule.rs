@@ -55,6 +55,7 @@ fn each_heavy_dependency_has_one_home() {
         ("moka", &["volley-cache"]),
         ("fred", &["volley-cache"]),
         ("axum", &["volley-server"]),
+        ("tonic", &["volley-server"]),
         ("hyper", &["volley-server", "volley-validate"]),
         ("metrics-exporter-prometheus", &["volley-telemetry"]),
     ];

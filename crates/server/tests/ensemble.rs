@@ -93,12 +93,19 @@ fn what_an_ensemble_cannot_do_is_refused_by_name() {
 }
 
 #[test]
+fn a_variant_that_would_be_taken_for_the_ensemble_is_refused_by_its_file() {
+    let repository = Repository::new("ensemble-named");
+    let folder = repository.add_bundled(1, &FILES);
+    std::fs::copy(folder.join("model.onnx"), folder.join("model.ensemble.onnx")).expect("the folder is writable");
+    let text = ServerProcess::refusal(&[("VOLLEY_MODEL_REPOSITORY", repository.path())]);
+    assert!(text.contains("model.ensemble.onnx: an ensemble is counted as `ensemble`"), "{text}");
+}
+
+#[test]
 fn members_that_do_not_exist_keep_the_model_from_being_served() {
     let repository = Repository::new("ensemble-missing");
     repository.add_bundled(1, &FILES);
     repository.configure("cnn_lstm", "[ensemble]\nmembers = [\"int8\", \"int9\"]\n");
-    let settings = [("VOLLEY_MODEL_REPOSITORY", repository.path())];
-    let failure = std::panic::catch_unwind(|| ServerProcess::start(&settings));
-    let text = *failure.err().expect("it must not start").downcast::<String>().expect("a message");
+    let text = ServerProcess::refusal(&[("VOLLEY_MODEL_REPOSITORY", repository.path())]);
     assert!(text.contains("ensemble.members") && text.contains("`int9`") && text.contains("fp32, int8"), "{text}");
 }

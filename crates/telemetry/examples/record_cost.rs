@@ -33,7 +33,8 @@ fn main() {
     repeat("request dequeued", &|| model.request_dequeued(Lane::Normal, took));
     repeat("batch executed", &|| model.batch_executed(16, took));
 
-    let subscriber = logs::subscriber(LogFormat::Json, DEFAULT_FILTER, io::sink).expect("the default filter is valid");
+    let (subscriber, _) =
+        logs::subscriber(LogFormat::Json, DEFAULT_FILTER, io::sink).expect("the default filter is valid");
     tracing::subscriber::with_default(subscriber, || {
         repeat("request id taken from the caller", &|| {
             black_box(RequestId::from_caller(Some(b"0f3a9c1e-55d1-4c1c")));

@@ -9,7 +9,8 @@ use tracing::subscriber::SetGlobalDefaultError;
 use tracing_subscriber::Registry;
 use tracing_subscriber::filter::{LevelFilter, ParseError, Targets};
 use tracing_subscriber::fmt::{self, MakeWriter};
-use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::layer::{Layer, Layered, SubscriberExt};
+use tracing_subscriber::reload;
 
 /// What is logged where nothing else is configured: everything from the level `info` up.
 pub const DEFAULT_FILTER: &str = "info";
@@ -66,32 +67,73 @@ impl LogError {
     }
 }
 
+/// Changes what is logged while the process runs.
+#[derive(Clone)]
+pub struct Filter(reload::Handle<Targets, Lines>);
+
+impl Filter {
+    /// Logs by `filter` from now on.
+    ///
+    /// # Errors
+    ///
+    /// If `filter` cannot be read; then nothing changes.
+    pub fn set(&self, filter: &str) -> Result<(), FilterError> {
+        let targets = targets(filter)?;
+        // Fails only when the subscriber is gone, and with it whatever the filter could change.
+        let _ = self.0.reload(targets);
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for Filter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Filter").finish_non_exhaustive()
+    }
+}
+
 /// Logs what the process does from now on to standard error, so that standard output stays the program's own.
 ///
 /// # Errors
 ///
 /// If `filter` cannot be read, or the process has a subscriber already.
-pub fn init(format: LogFormat, filter: &str) -> Result<(), LogError> {
-    let subscriber = subscriber(format, filter, io::stderr)?;
-    tracing::subscriber::set_global_default(subscriber).map_err(LogError::AlreadySet)
+pub fn init(format: LogFormat, filter: &str) -> Result<Filter, LogError> {
+    let (subscriber, filter) = subscriber(format, filter, io::stderr)?;
+    tracing::subscriber::set_global_default(subscriber).map_err(LogError::AlreadySet)?;
+    Ok(filter)
 }
 
-/// A subscriber that writes to `writer`, to be installed by the caller.
+/// Whether `filter` can be read.
+///
+/// # Errors
+///
+/// [`FilterError`] says which part of it cannot.
+pub fn check_filter(filter: &str) -> Result<(), FilterError> {
+    targets(filter).map(drop)
+}
+
+/// Where lines are written, before they are filtered.
+type Lines = Layered<Box<dyn Layer<Registry> + Send + Sync>, Registry>;
+
+/// A subscriber that writes to `writer`, to be installed by the caller, and what changes its filter.
 ///
 /// # Errors
 ///
 /// If `filter` cannot be read.
-pub fn subscriber<W>(format: LogFormat, filter: &str, writer: W) -> Result<impl Subscriber + Send + Sync, FilterError>
+pub fn subscriber<W>(
+    format: LogFormat,
+    filter: &str,
+    writer: W,
+) -> Result<(impl Subscriber + Send + Sync, Filter), FilterError>
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let targets = targets(filter)?;
+    let (targets, handle) = reload::Layer::new(targets(filter)?);
     let lines = fmt::layer().with_writer(writer);
     let lines: Box<dyn Layer<Registry> + Send + Sync> = match format {
         LogFormat::Human => Box::new(lines.with_ansi(io::stderr().is_terminal())),
         LogFormat::Json => Box::new(lines.json().flatten_event(true).with_current_span(false).with_span_list(true)),
     };
-    Ok(Registry::default().with(lines).with(targets))
+    Ok((Registry::default().with(lines).with(targets), Filter(handle)))
 }
 
 fn targets(filter: &str) -> Result<Targets, FilterError> {
@@ -115,6 +157,18 @@ mod tests {
         assert!(error.contains("\"inof\" is no level"), "{error}");
         assert!(targets("volley_server=inof").is_err());
         assert!(targets("").is_err());
+    }
+
+    #[test]
+    fn a_filter_can_change_while_the_process_logs_and_a_bad_one_changes_nothing() {
+        let (subscriber, filter) = subscriber(LogFormat::Json, "info", io::sink).expect("a filter");
+        tracing::subscriber::with_default(subscriber, || {
+            assert!(!tracing::enabled!(tracing::Level::DEBUG));
+            filter.set("debug").expect("a filter");
+            assert!(tracing::enabled!(tracing::Level::DEBUG));
+            filter.set("debgu").expect_err("a typing error");
+            assert!(tracing::enabled!(tracing::Level::DEBUG));
+        });
     }
 
     #[test]

@@ -184,7 +184,8 @@ pub const MODEL_HEALTHY: Metric = Metric {
     name: "batch_processing_model_healthy",
     kind: Kind::Gauge,
     unit: Unit::Count,
-    help: "1 while a loaded variant takes requests; 0 while it is taken out because its batches kept failing.",
+    help: "1 while a loaded variant takes requests; 0 while it is taken out because its batches kept failing; \
+           absent while it is not loaded.",
     labels: MODEL,
 };
 

@@ -42,7 +42,7 @@ impl<'a> MakeWriter<'a> for Page {
 
 fn log(format: LogFormat, filter: &str, events: impl FnOnce()) -> Page {
     let page = Page::default();
-    let subscriber = logs::subscriber(format, filter, page.clone()).expect("the filter is valid");
+    let (subscriber, _) = logs::subscriber(format, filter, page.clone()).expect("the filter is valid");
     tracing::subscriber::with_default(subscriber, events);
     page
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
-use volley_cache::{Cache, CacheConfig, Key, Keyer, Rank};
+use volley_cache::{Cache, CacheConfig, Domain, Key, Keyer, Lookup, Rank};
 
 pub(crate) type Error = &'static str;
 
@@ -18,6 +18,15 @@ pub(crate) const AMPLE: u64 = 1 << 20;
 
 pub(crate) fn cache(capacity_bytes: u64) -> Cache<Error> {
     Cache::new(CacheConfig { capacity_bytes, time_to_live: None, ttl_jitter: Duration::ZERO })
+}
+
+/// The one that tests put up with who do not care.
+pub(crate) fn domain(cache: &Cache<Error>) -> Domain {
+    cache.domain("model", "1", &["tag"])
+}
+
+pub(crate) fn look_up(cache: &Cache<Error>, key: Key, rank: Rank) -> Lookup<Error> {
+    cache.lookup(key, &domain(cache), rank)
 }
 
 pub(crate) fn key(n: u64) -> Key {

@@ -161,8 +161,10 @@ impl Catalog {
             Some(model) => after.insert(name.to_owned(), model),
             None => after.remove(name),
         };
+        let after = Arc::new(after);
+        // Before anything is told to be gone: whoever reads gauges reads those of what is served.
+        self.served.store(Arc::clone(&after));
         announce(&before, &after);
-        self.served.store(Arc::new(after));
     }
 
     /// What answers a request for `model`.
@@ -296,6 +298,8 @@ fn announce(before: &Served, after: &Served) {
     fn labels(served: &Served) -> BTreeSet<(ModelLabels<'_>, &'static str)> {
         all_variants(served).map(|variant| (variant.labels(), variant.provider())).collect()
     }
+    let is_new = |variant: &&Arc<ServedVariant>| !all_variants(before).any(|other| Arc::ptr_eq(other, variant));
+    all_variants(after).filter(is_new).for_each(|variant| variant.recovery.set_healthy(true));
     let (before, after) = (labels(before), labels(after));
     for &(labels, provider) in before.difference(&after) {
         model_unloaded(labels, provider);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use volley_cache::KeyHasher;
+use volley_cache::{Domain, KeyHasher};
 use volley_gpu_runtime::{Ensemble, Instances, TensorSpec};
 use volley_scheduler::GroupId;
 use volley_telemetry::{Fault, MemberMetrics, ModelLabels, ModelMetrics, RecoveryMetrics};
@@ -25,6 +25,8 @@ pub(crate) struct ServedVariant {
     pub groups: Groups,
     /// The start of its cache keys: the files, their provider and the variants' names.
     pub identity: KeyHasher,
+    /// What its cached results are invalidated by, if they are kept.
+    pub domain: Option<Domain>,
     /// Where its requests are counted.
     pub metrics: ModelMetrics,
     /// Where its failures are counted.

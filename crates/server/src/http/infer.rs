@@ -6,6 +6,7 @@ use std::time::Instant;
 use axum::body::Body;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, EXPECT, HeaderName, RETRY_AFTER};
 use axum::http::{HeaderMap, HeaderValue, Method, Request, Response};
+use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
 use percent_encoding::percent_decode_str;
@@ -13,7 +14,7 @@ use volley_scheduler::Handoff;
 use volley_telemetry::RequestId;
 
 use super::listener::Edge;
-use crate::codec::{Encoded, Pieces};
+use crate::codec::{self, Encoded, Envelope, Pieces};
 use crate::error::{ApiError, Cause};
 use crate::pipeline::Call;
 
@@ -80,18 +81,17 @@ async fn infer(
     request: Request<Incoming>,
     arrival: Instant,
 ) -> Result<Encoded, ApiError> {
-    let call = read(edge, target, request, arrival)
-        .await
-        .inspect_err(|error| edge.pipeline.rejections.request_rejected(error.rejection()))?;
-    edge.pipeline.infer(handoff, call).await
+    let pipeline = &edge.pipeline;
+    let read = read(edge, request).await;
+    let (json, binary) = read.inspect_err(|error| pipeline.rejected(error))?;
+    let envelope = Envelope::read(&json, binary).inspect_err(|error| pipeline.rejected(error))?;
+    let call = Call { model: &target.model, version: target.version.as_deref(), arrival, patience: None };
+    let answer = pipeline.infer(handoff, call, envelope).await?;
+    Ok(codec::encode(answer.answerer(), &answer.request, &answer.outputs))
 }
 
-async fn read<'a>(
-    edge: &Edge,
-    target: &'a Target,
-    request: Request<Incoming>,
-    arrival: Instant,
-) -> Result<Call<'a>, ApiError> {
+/// Reads the body: the JSON, and the raw tensors after it.
+async fn read(edge: &Edge, request: Request<Incoming>) -> Result<(Bytes, Pieces), ApiError> {
     let json_length = json_length(request.headers())?;
     if let Some(encoding) = request.headers().get(CONTENT_ENCODING).filter(|&value| value != "identity") {
         let message = format!("header Content-Encoding: {encoding:?} is not offered; send the body as it is");
@@ -99,7 +99,7 @@ async fn read<'a>(
     }
     let waits = request.headers().contains_key(EXPECT);
     let body = read_body(request.into_body(), edge.max_body_bytes, waits).await?;
-    Ok(Call { model: &target.model, version: target.version.as_deref(), body, json_length, arrival })
+    codec::split(body, json_length)
 }
 
 fn json_length(headers: &HeaderMap) -> Result<Option<usize>, ApiError> {

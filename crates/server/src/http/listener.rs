@@ -21,6 +21,7 @@ use volley_scheduler::Handoff;
 use super::infer::{self, Target};
 use super::routes;
 use super::yielding::yield_to_workers;
+use crate::grpc;
 use crate::pipeline::Pipeline;
 
 /// How long to hold back after the system refused a connection, for want of file descriptors say.
@@ -55,20 +56,21 @@ pub(crate) struct IoThreads {
 }
 
 impl IoThreads {
-    /// Starts `count` threads that accept from `listener`, each with a runtime of its own, so that a request stays on the
-    /// core that read it.
+    /// Starts `count` threads that accept HTTP from `http` and gRPC from `grpc`, each with a runtime of its own, so that a
+    /// request stays on the core that read it.
     ///
     /// # Errors
-    /// When the listener cannot be shared or a thread cannot be started.
-    pub(crate) fn start(count: usize, listener: &TcpListener, edge: &Arc<Edge>) -> io::Result<Self> {
-        listener.set_nonblocking(true)?;
+    /// When a listener cannot be shared or a thread cannot be started.
+    pub(crate) fn start(count: usize, http: &TcpListener, grpc: &TcpListener, edge: &Arc<Edge>) -> io::Result<Self> {
+        http.set_nonblocking(true)?;
+        grpc.set_nonblocking(true)?;
         let threads = (0..count)
             .map(|index| {
-                let (listener, edge) = (listener.try_clone()?, Arc::clone(edge));
+                let (http, grpc, edge) = (http.try_clone()?, grpc.try_clone()?, Arc::clone(edge));
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
                 thread::Builder::new().name(format!("volley-http-{index}")).spawn(move || {
                     yield_to_workers();
-                    if let Err(error) = runtime.block_on(serve(listener, edge)) {
+                    if let Err(error) = runtime.block_on(serve(http, grpc, edge)) {
                         tracing::error!(%error, "an HTTP thread could not serve");
                     }
                 })
@@ -92,10 +94,11 @@ impl IoThreads {
     }
 }
 
-async fn serve(listener: TcpListener, edge: Arc<Edge>) -> io::Result<()> {
+async fn serve(listener: TcpListener, grpc: TcpListener, edge: Arc<Edge>) -> io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let handoff = Handoff::new();
     tokio::spawn(handoff.forward());
+    let grpc = tokio::spawn(grpc::serve(grpc, Arc::clone(&edge), handoff.clone()));
     let connections = GracefulShutdown::new();
     let http = http1::Builder::new();
     let router = routes::router(Arc::clone(&edge));
@@ -141,5 +144,5 @@ async fn serve(listener: TcpListener, edge: Arc<Edge>) -> io::Result<()> {
     drop(listener);
     let _ = phase.wait_for(|phase| *phase == Phase::Closing).await;
     connections.shutdown().await;
-    Ok(())
+    grpc.await?
 }

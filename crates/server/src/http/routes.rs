@@ -8,20 +8,16 @@ use axum::extract::{Path, State};
 use axum::http::{Method, Response, StatusCode, Uri};
 use axum::response::{IntoResponse, Json};
 use axum::routing::{get, post};
-use serde::Serialize;
-use volley_gpu_runtime::TensorSpec;
 
 use super::infer::failure;
-use super::listener::{Edge, Phase};
+use super::listener::Edge;
 use super::repository;
-use crate::catalog::Selection;
 use crate::error::{ApiError, Cause};
-
-/// The protocol's extensions that are offered.
-const EXTENSIONS: [&str; 2] = ["binary_tensor_data", "model_repository"];
+use crate::protocol::{self, ModelConfig, ModelMetadata, ServerMetadata};
 
 pub(super) fn router(edge: Arc<Edge>) -> Router {
     let model = get(model_metadata);
+    let config = get(model_config);
     let ready = get(model_ready);
     // What is a good inference request never comes here; what comes here has another method.
     let infer = post(no_such_route);
@@ -32,6 +28,8 @@ pub(super) fn router(edge: Arc<Edge>) -> Router {
         .route("/v2/health/ready", get(server_ready))
         .route("/v2/models/{model}", model.clone())
         .route("/v2/models/{model}/versions/{version}", model)
+        .route("/v2/models/{model}/config", config.clone())
+        .route("/v2/models/{model}/versions/{version}/config", config)
         .route("/v2/models/{model}/infer", infer.clone())
         .route("/v2/models/{model}/versions/{version}/infer", infer)
         .route("/v2/models/{model}/ready", ready.clone())
@@ -48,20 +46,12 @@ impl IntoResponse for ApiError {
     }
 }
 
-#[derive(Serialize)]
-struct ServerMetadata {
-    name: &'static str,
-    version: &'static str,
-    extensions: [&'static str; 2],
-}
-
 async fn server_metadata() -> Json<ServerMetadata> {
-    Json(ServerMetadata { name: "volley", version: env!("CARGO_PKG_VERSION"), extensions: EXTENSIONS })
+    Json(ServerMetadata::this())
 }
 
 async fn server_ready(State(edge): State<Arc<Edge>>) -> StatusCode {
-    let ready = *edge.phase.borrow() == Phase::Serving && edge.pipeline.catalog.is_ready();
-    if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
+    status(protocol::server_is_ready(&edge))
 }
 
 /// The path's model, and its version if there is one.
@@ -71,54 +61,22 @@ struct ModelPath {
     version: Option<String>,
 }
 
-impl ModelPath {
-    fn selection(&self) -> Selection<'_> {
-        Selection { version: self.version.as_deref(), ..Selection::default() }
-    }
+type AboutModel<T> = Result<Json<T>, ApiError>;
+
+async fn model_metadata(State(edge): State<Arc<Edge>>, Path(path): Path<ModelPath>) -> AboutModel<ModelMetadata> {
+    ModelMetadata::of(&edge.pipeline.catalog, &path.model, path.version.as_deref()).map(Json)
 }
 
-#[derive(Serialize)]
-struct ModelMetadata {
-    name: String,
-    versions: Vec<String>,
-    platform: &'static str,
-    inputs: Vec<TensorMetadata>,
-    outputs: Vec<TensorMetadata>,
-}
-
-#[derive(Serialize)]
-struct TensorMetadata {
-    name: String,
-    datatype: &'static str,
-    /// -1 for the batch axis, as the protocol writes a dynamic axis.
-    shape: Vec<i64>,
-}
-
-impl From<&TensorSpec> for TensorMetadata {
-    fn from(spec: &TensorSpec) -> Self {
-        let shape = std::iter::once(-1).chain(spec.row_shape.iter().map(|&axis| axis as i64)).collect();
-        Self { name: spec.name.clone(), datatype: spec.dtype.name(), shape }
-    }
-}
-
-async fn model_metadata(
-    State(edge): State<Arc<Edge>>,
-    Path(path): Path<ModelPath>,
-) -> Result<Json<ModelMetadata>, ApiError> {
-    let catalog = &edge.pipeline.catalog;
-    let variant = catalog.find(&path.model, path.selection())?;
-    Ok(Json(ModelMetadata {
-        name: variant.model_name.clone(),
-        versions: catalog.version_names(&path.model)?,
-        platform: "onnxruntime_onnx",
-        inputs: variant.inputs().iter().map(TensorMetadata::from).collect(),
-        outputs: variant.outputs().iter().map(TensorMetadata::from).collect(),
-    }))
+async fn model_config(State(edge): State<Arc<Edge>>, Path(path): Path<ModelPath>) -> AboutModel<ModelConfig> {
+    ModelConfig::of(&edge.pipeline.catalog, &path.model, path.version.as_deref()).map(Json)
 }
 
 async fn model_ready(State(edge): State<Arc<Edge>>, Path(path): Path<ModelPath>) -> Result<StatusCode, ApiError> {
-    let variant = edge.pipeline.catalog.find(&path.model, path.selection())?;
-    Ok(if variant.is_out() { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK })
+    protocol::model_is_ready(&edge.pipeline.catalog, &path.model, path.version.as_deref()).map(status)
+}
+
+fn status(ready: bool) -> StatusCode {
+    if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
 }
 
 async fn no_such_route(method: Method, uri: Uri) -> ApiError {

@@ -1,0 +1,11 @@
+//! Replicas that share a tier in a real Redis: one server, Sentinel, a cluster; in order, away, slow, full, lying.
+#![cfg(feature = "redis")]
+
+mod cluster;
+mod coherence;
+mod faults;
+mod one_server;
+mod proxy;
+mod redis;
+mod replica;
+mod sentinel;

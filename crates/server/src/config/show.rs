@@ -1,0 +1,20 @@
+//! The configuration in force, setting by setting, with where each was said.
+
+use std::fmt::Write as _;
+
+use super::change::masked;
+use super::settings::Settings;
+
+/// All settings that have a value, in the form of the file, each with where it was said. Secrets are not shown.
+#[must_use]
+pub fn show(settings: &Settings) -> String {
+    let line = |path: &Vec<String>, value| format!("{} = {}", path.join("."), masked(path, value));
+    let lines: Vec<_> =
+        settings.leaves.0.iter().map(|(path, leaf)| (line(path, &leaf.value), leaf.origin.to_string())).collect();
+    let width = lines.iter().map(|(line, _)| line.chars().count()).max().unwrap_or_default().min(60);
+    let mut text = format!("# profile: {}\n", settings.profile().name());
+    for (line, origin) in lines {
+        let _ = writeln!(text, "{line:width$}  # {origin}");
+    }
+    text
+}

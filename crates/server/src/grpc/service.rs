@@ -1,0 +1,138 @@
+//! The methods of `inference.GRPCInferenceService`, and gRPC's own question for health.
+
+use std::future::ready;
+use std::sync::Arc;
+use std::time::Instant;
+
+use hyper::body::Incoming;
+use hyper::header::HeaderName;
+use hyper::{HeaderMap, Request, Response};
+use tonic::body::Body;
+use tonic::codec::CompressionEncoding;
+use tonic::server::Grpc;
+use tonic::{Status, Streaming};
+use tonic_prost::ProstCodec;
+use tower::service_fn;
+use volley_scheduler::Handoff;
+
+use super::infer::{infer, infer_each};
+use super::timeout::patience;
+use crate::codec::ModelInferRequest;
+use crate::error::ApiError;
+use crate::http::Edge;
+use crate::protocol::{
+    self, HealthCheckRequest, HealthCheckResponse, IndexRequest, LoadRequest, ModelConfig, ModelConfigResponse,
+    ModelMetadata, ModelReadyResponse, NamedModel, Nothing, ServerLiveResponse, ServerMetadata, ServerReadyResponse,
+    UnloadRequest,
+};
+
+/// What a caller recognises its call by comes back as it was sent.
+const ECHOED: [HeaderName; 2] = [HeaderName::from_static("x-request-id"), HeaderName::from_static("traceparent")];
+
+/// Answers one call, whatever it is.
+pub(super) async fn answer(edge: &Arc<Edge>, handoff: &Handoff, request: Request<Incoming>) -> Response<Body> {
+    let echoed = ECHOED.map(|name| request.headers().get(&name).cloned().map(|value| (name, value)));
+    let mut response = dispatch(edge, handoff, request).await;
+    response.headers_mut().extend(echoed.into_iter().flatten());
+    response
+}
+
+async fn dispatch(edge: &Arc<Edge>, handoff: &Handoff, request: Request<Incoming>) -> Response<Body> {
+    let catalog = &edge.pipeline.catalog;
+    match request.uri().path() {
+        "/inference.GRPCInferenceService/ModelInfer" => {
+            let (arrival, patience) = (Instant::now(), patience(request.headers()));
+            unary(edge, request, |asked| infer(edge, handoff, asked, arrival, patience)).await
+        }
+        "/inference.GRPCInferenceService/ModelStreamInfer" => {
+            let (opened, patience) = (Instant::now(), patience(request.headers()));
+            let answers = service_fn(|asked: tonic::Request<Streaming<ModelInferRequest>>| {
+                let answers = infer_each(Arc::clone(edge), handoff.clone(), asked.into_inner(), opened, patience);
+                ready(Ok::<_, Status>(tonic::Response::new(answers)))
+            });
+            grpc(edge, request.headers()).streaming(answers, request).await
+        }
+        "/inference.GRPCInferenceService/ServerLive" => {
+            unary(edge, request, |_: Nothing| ready(Ok(ServerLiveResponse { live: true }))).await
+        }
+        "/inference.GRPCInferenceService/ServerReady" => {
+            let ready = || ready(Ok(ServerReadyResponse { ready: protocol::server_is_ready(edge) }));
+            unary(edge, request, |_: Nothing| ready()).await
+        }
+        "/inference.GRPCInferenceService/ModelReady" => {
+            let is_ready = |model: NamedModel| protocol::model_is_ready(catalog, &model.name, model.version());
+            unary(edge, request, |model| ready(is_ready(model).map(|ready| ModelReadyResponse { ready }))).await
+        }
+        "/inference.GRPCInferenceService/ServerMetadata" => {
+            unary(edge, request, |_: Nothing| ready(Ok(ServerMetadata::this()))).await
+        }
+        "/inference.GRPCInferenceService/ModelMetadata" => {
+            let metadata = |model: NamedModel| ModelMetadata::of(catalog, &model.name, model.version());
+            unary(edge, request, |model| ready(metadata(model))).await
+        }
+        "/inference.GRPCInferenceService/ModelConfig" => {
+            let config = |model: NamedModel| {
+                let config = ModelConfig::of(catalog, &model.name, model.version())?;
+                Ok(ModelConfigResponse { config: Some(config) })
+            };
+            unary(edge, request, |model| ready(config(model))).await
+        }
+        "/inference.GRPCInferenceService/RepositoryIndex" => {
+            unary(edge, request, |asked: IndexRequest| ready(Ok(protocol::index(catalog, &asked)))).await
+        }
+        "/inference.GRPCInferenceService/RepositoryModelLoad" => {
+            let load = async |LoadRequest { model_name, parameters, .. }| {
+                protocol::load(catalog, model_name, parameters.iter().map(|parameter| parameter.name.as_str()))
+                    .await
+                    .map(|()| Nothing {})
+            };
+            unary(edge, request, load).await
+        }
+        "/inference.GRPCInferenceService/RepositoryModelUnload" => {
+            let unload = async |UnloadRequest { model_name, .. }| {
+                protocol::unload(catalog, model_name).await.map(|()| Nothing {})
+            };
+            unary(edge, request, unload).await
+        }
+        "/grpc.health.v1.Health/Check" => {
+            let status = || if protocol::server_is_ready(edge) { 1 } else { 2 };
+            unary(edge, request, |_: HealthCheckRequest| ready(Ok(HealthCheckResponse { status: status() }))).await
+        }
+        path if path.contains("SharedMemory") => {
+            Status::unimplemented("shared memory is not offered; send the values").into_http()
+        }
+        path => Status::unimplemented(format!("nothing answers {path}")).into_http(),
+    }
+}
+
+/// Reads one message, has it answered, and writes the answer.
+async fn unary<Asked, Answer, F>(edge: &Edge, request: Request<Incoming>, answer: impl Fn(Asked) -> F) -> Response<Body>
+where
+    Asked: prost::Message + Default + 'static,
+    Answer: prost::Message + 'static,
+    F: Future<Output = Result<Answer, ApiError>>,
+{
+    let call = service_fn(|asked: tonic::Request<Asked>| {
+        let answered = answer(asked.into_inner());
+        async { Ok(tonic::Response::new(answered.await?)) }
+    });
+    grpc(edge, request.headers()).unary(call, request).await
+}
+
+/// How messages are read and written. Answers are compressed as the request is: a caller that takes compressed answers
+/// (they all say so) would rather have them sooner, unless it compresses itself.
+fn grpc<Answer, Asked>(edge: &Edge, headers: &HeaderMap) -> Grpc<ProstCodec<Answer, Asked>>
+where
+    Asked: prost::Message + Default + 'static,
+    Answer: prost::Message + 'static,
+{
+    let grpc = Grpc::new(ProstCodec::default())
+        .accept_compressed(CompressionEncoding::Gzip)
+        .accept_compressed(CompressionEncoding::Deflate)
+        .max_decoding_message_size(edge.max_body_bytes);
+    match headers.get("grpc-encoding").map(hyper::header::HeaderValue::as_bytes) {
+        Some(b"gzip") => grpc.send_compressed(CompressionEncoding::Gzip),
+        Some(b"deflate") => grpc.send_compressed(CompressionEncoding::Deflate),
+        _ => grpc,
+    }
+}
