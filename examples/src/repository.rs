@@ -14,8 +14,6 @@ pub type Spoil = fn(&Path) -> io::Result<()>;
 pub const SPOILINGS: [(&str, Spoil); 3] =
     [("golden_off", golden_off), ("truncated_file", truncated), ("renamed_input", renamed_input)];
 
-const MODELS: [&str; 2] = ["model.onnx", "model.int8.onnx"];
-
 /// A folder with a copy of the bundled model as version 1 of `cnn_lstm`; removed when dropped.
 #[derive(Debug)]
 pub struct Repository {
@@ -49,7 +47,7 @@ impl Repository {
         let bundled = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/repository/cnn_lstm/1");
         let folder = self.root.join("cnn_lstm").join(version.to_string());
         fs::create_dir_all(&folder)?;
-        for file in MODELS.into_iter().chain(["golden.safetensors"]) {
+        for file in ["model.onnx", "model.int8.onnx", "golden.safetensors"] {
             fs::copy(bundled.join(file), folder.join(file))?;
         }
         Ok(folder)
@@ -68,9 +66,8 @@ fn golden_off(folder: &Path) -> io::Result<()> {
     let mut bytes = fs::read(&path)?;
     let length = u64::from_le_bytes(bytes[..8].try_into().expect("eight bytes")) as usize;
     let header: Value = serde_json::from_slice(&bytes[8..8 + length])?;
-    for variant in ["fp32", "int8"] {
-        let offsets = &header[format!("{variant}.prediction")]["data_offsets"];
-        let offset = offsets[0].as_u64().expect("a golden output") as usize;
+    for (_, tensor) in header.as_object().into_iter().flatten().filter(|(name, _)| name.ends_with(".prediction")) {
+        let offset = tensor["data_offsets"][0].as_u64().expect("a golden output") as usize;
         bytes[8 + length + offset..][..4].copy_from_slice(&0.75_f32.to_le_bytes());
     }
     fs::write(path, bytes)
@@ -78,10 +75,12 @@ fn golden_off(folder: &Path) -> io::Result<()> {
 
 /// Cuts the model of each variant in half.
 fn truncated(folder: &Path) -> io::Result<()> {
-    for file in MODELS {
-        let path = folder.join(file);
-        let bytes = fs::read(&path)?;
-        fs::write(path, &bytes[..bytes.len() / 2])?;
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "onnx") {
+            let bytes = fs::read(&path)?;
+            fs::write(path, &bytes[..bytes.len() / 2])?;
+        }
     }
     Ok(())
 }
