@@ -113,7 +113,7 @@ async fn overload(options: &Options, variant: &str) -> Result<Figures, Box<dyn E
         arrivals: Arrivals::Poisson { rate, seed: 1 },
         warmup: WARMUP,
         duration: Duration::from_secs_f64(options.seconds),
-        max_connections: NonZeroUsize::new(2048).ok_or("not zero")?,
+        max_connections: NonZeroUsize::new(1024).ok_or("not zero")?,
     });
     let prober = Prober::start(server.http, told)?;
     let mut resident = Vec::new();
