@@ -77,8 +77,8 @@ _build-bench name:
     cargo build --release --locked -p volley-gpu-runtime --example raw --example operators
     cargo build --release --locked -p volley-examples --example {{name}}
 
-# The server against raw ONNX Runtime, same run, one core each; at half load; at 500 requests/s
-_bench-server *args: (_build-bench "server")
+# The server against raw ONNX Runtime and a bare gRPC server, same run, one core each; at half load; at 500 requests/s
+_bench-server *args: (_build-bench "server") (_build-bench "grpc_echo")
     {{target}}/release/examples/server {{args}}
 
 # Volley beside mosec, Triton's core and Ray Serve, each with the same file on the same core; installs them first

@@ -28,6 +28,35 @@ pub fn inference(model: &str, input: &str, shape: &[usize], values: &[f32], para
     post(&format!("/v2/models/{model}/infer"), &header, &body)
 }
 
+/// A message of `ModelInfer` with the prefix that gRPC gives it, for the binary32 `values` of the one input of `model`,
+/// raw. Written by the numbers that the protocol publishes for its fields.
+#[must_use]
+pub fn grpc_inference(model: &str, input: &str, shape: &[usize], values: &[f32]) -> Vec<u8> {
+    let shape: Vec<u8> = shape.iter().flat_map(|&size| varint(size)).collect();
+    let input = [field(1, input.as_bytes()), field(2, b"FP32"), field(3, &shape)].concat();
+    let message = [field(1, model.as_bytes()), field(5, &input), field(7, &little_endian(values))].concat();
+    let length = u32::try_from(message.len()).expect("a request is smaller than four gigabytes");
+    // Not compressed, so many bytes.
+    [&[0][..], &length.to_be_bytes(), &message].concat()
+}
+
+/// A field of bytes in a protobuf message.
+fn field(number: usize, bytes: &[u8]) -> Vec<u8> {
+    const LENGTH_DELIMITED: usize = 2;
+    [&varint(number << 3 | LENGTH_DELIMITED), &varint(bytes.len()), bytes].concat()
+}
+
+/// Seven bits a byte, the lowest first; all but the last have the highest bit set.
+fn varint(mut value: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while value >= 0x80 {
+        bytes.push((value & 0x7f) as u8 | 0x80);
+        value >>= 7;
+    }
+    bytes.push(value as u8);
+    bytes
+}
+
 /// The bytes of `values` as the protocol has them.
 #[must_use]
 pub fn little_endian(values: &[f32]) -> Vec<u8> {
@@ -39,4 +68,17 @@ pub fn little_endian(values: &[f32]) -> Vec<u8> {
 pub fn window(seed: usize) -> Vec<f32> {
     let scattered = |index: usize| (index as u32).wrapping_mul(2_654_435_761);
     (0..3000).map(|i| scattered(seed * 3000 + i) as f32 / 2_f32.powi(31) - 1.0).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_of_a_message_are_written_seven_bits_a_byte() {
+        assert_eq!(varint(0), [0]);
+        assert_eq!(varint(127), [0x7f]);
+        assert_eq!(varint(300), [0xac, 0x02]);
+        assert_eq!(field(7, b"ab"), [0x3a, 2, b'a', b'b']);
+    }
 }

@@ -43,6 +43,8 @@ pub struct ServerProcess {
     child: Child,
     /// Where inference requests go.
     pub http: SocketAddr,
+    /// Where gRPC calls go.
+    pub grpc: SocketAddr,
     /// Where `/metrics` is.
     pub metrics: SocketAddr,
     /// From the start of the process to its word that it is ready.
@@ -74,10 +76,11 @@ impl ServerProcess {
         };
         let ready_after = started.elapsed();
         let address = |field: &str| ready[field].as_str().ok_or("the ready line names its addresses");
-        let (http, metrics) = (address("http")?.parse()?, address("metrics")?.parse()?);
+        let (http, grpc, metrics) =
+            (address("http")?.parse()?, address("grpc")?.parse()?, address("metrics")?.parse()?);
         // Read to its end, so that the server never waits for room in the pipe.
         std::thread::spawn(move || std::io::copy(&mut log.by_ref(), &mut std::io::sink()));
-        Ok(Self { child, http, metrics, ready_after })
+        Ok(Self { child, http, grpc, metrics, ready_after })
     }
 
     /// The process's id.

@@ -8,8 +8,11 @@
 //! For each variant of the bundled model it starts `volley-server` on core 0, and in each round runs raw ONNX Runtime on
 //! core 0 (the server idles meanwhile), then loads the server over HTTP from core 1, then raw again. A round's ratio is
 //! the server's requests/s over the mean of the two raw figures around it, so that a drift of the machine's speed cancels.
+//! Over gRPC it is held against what raw ONNX Runtime and a bare gRPC server (`grpc_echo`, messages of the same sizes) would
+//! allow together on one core: 1 / (1 / raw + 1 / echo).
 //! Then it is asked at half of that rate, and 500 times a second, by callers that do not wait for each other.
 
+mod calls;
 mod rounds;
 
 use std::error::Error;
@@ -40,6 +43,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         describe(&mut report, variant, &figures)?;
         let mut enter = |key: &str, value: f64, digits| last_line.insert(key.to_owned(), rounded(value, digits));
         enter(&format!("http_{variant}_over_raw"), figures.ratio.median(), 3);
+        enter(&format!("grpc_{variant}_over_bound"), figures.grpc_ratio.median(), 3);
         if variant == "fp32" {
             enter("server_core_busy", figures.server_busy.median(), 2);
             enter("p99_at_half_ms", figures.half.p99_ms, 2);
@@ -75,20 +79,23 @@ fn options() -> Result<Rounds, Box<dyn Error>> {
 }
 
 fn describe(report: &mut String, variant: &str, figures: &Figures) -> Result<(), std::fmt::Error> {
-    let Figures { best_batch, raw, http, ratio, server_us, server_busy, .. } = figures;
+    let Figures { best_batch, raw, http, ratio, grpc, echo, grpc_ratio, grpc_us, server_us, server_busy, .. } = figures;
     writeln!(report, "{variant}: median [least .. greatest] of {} rounds", ratio.values().len())?;
     writeln!(report, "  raw ONNX Runtime          {raw:.0} samples/s at its best batch, {best_batch}")?;
     writeln!(report, "  over HTTP                 {http:.0} requests/s")?;
     writeln!(report, "  ratio                     {ratio:.3}")?;
     writeln!(report, "  server's core             {server_busy:.2} busy, {server_us:.0} us CPU a request")?;
+    writeln!(report, "  over gRPC                 {grpc:.0} calls/s, {grpc_us:.0} us CPU a call")?;
+    writeln!(report, "  a bare gRPC server        {echo:.0} calls/s")?;
+    writeln!(report, "  ratio                     {grpc_ratio:.3} of what raw and a bare server allow together")?;
     let raw_us: Spread = raw.values().iter().map(|rate| 1e6 / rate).collect();
     writeln!(report, "  raw                       {raw_us:.0} us a sample")?;
     writeln!(report, "  a batch of one, raw       {:.2} ms", figures.one_ms)?;
     for (load, open) in [("half of that, Poisson", &figures.half), ("500 requests/s", &figures.steady)] {
-        let rounds::Open { rate, p50_ms, p99_ms, max_ms, slip_p99_ms } = open;
+        let rounds::Open { rate, failed, p50_ms, p99_ms, max_ms, slip_p99_ms } = open;
         writeln!(
             report,
-            "  {load:<25} {rate:.0} requests/s: p50 {p50_ms:.2} ms, p99 {p99_ms:.2} ms, longest {max_ms:.2} ms; generator {slip_p99_ms:.3} ms late at p99"
+            "  {load:<25} {rate:.0} requests/s, {failed} failed: p50 {p50_ms:.2} ms, p99 {p99_ms:.2} ms, longest {max_ms:.2} ms; generator {slip_p99_ms:.3} ms late at p99"
         )?;
     }
     writeln!(

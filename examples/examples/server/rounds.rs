@@ -9,6 +9,7 @@ use volley_examples::{Caller, Found, ServerProcess, Spread, Traffic, message, ra
 use volley_validate::load::{Arrivals, Rate};
 
 use super::SERVER_CORE;
+use super::calls::{Calls, Echo};
 
 const BATCHES: [usize; 6] = [2, 4, 8, 16, 32, 64];
 const OPEN_RATE: f64 = 500.0;
@@ -29,6 +30,14 @@ pub(crate) struct Figures {
     pub raw: Spread,
     pub http: Spread,
     pub ratio: Spread,
+    /// Calls a second.
+    pub grpc: Spread,
+    /// Calls a second that a bare gRPC server answers.
+    pub echo: Spread,
+    /// Of what raw ONNX Runtime and the bare server, one after the other on the one core, would allow together.
+    pub grpc_ratio: Spread,
+    /// Processor time a call, in microseconds.
+    pub grpc_us: Spread,
     /// Processor time a request, in microseconds.
     pub server_us: Spread,
     /// Share of its core.
@@ -44,6 +53,7 @@ pub(crate) struct Figures {
 /// What callers saw that do not wait for each other.
 pub(crate) struct Open {
     pub rate: f64,
+    pub failed: u64,
     pub p50_ms: f64,
     pub p99_ms: f64,
     pub max_ms: f64,
@@ -65,6 +75,9 @@ impl Rounds {
         let settings = [("VOLLEY_MODELS__CNN_LSTM__VARIANTS", variants.as_str()), ("VOLLEY_CACHE__ENABLED", "false")];
         let server = ServerProcess::start(Some(SERVER_CORE), &settings)?;
         let traffic = self.traffic(&server)?;
+        let calls = self.calls(&server);
+        let echo_server = Echo::start(calls.reply_bytes().await?)?;
+        let echo_calls = Calls { address: echo_server.address, process: None, ..calls.clone() };
 
         let raw = |seconds, batches: &[usize]| raw_samples_per_second(SERVER_CORE, library, &model, seconds, batches);
         eprintln!("{variant}: raw ONNX Runtime's best batch");
@@ -74,11 +87,15 @@ impl Rounds {
         let best_batch = BATCHES[best];
         let (mut rates, mut http, mut ratio) = (Spread::default(), Spread::default(), Spread::default());
         let (mut server_us, mut server_busy) = (Spread::default(), Spread::default());
+        let (mut grpc, mut echo) = (Spread::default(), Spread::default());
+        let (mut grpc_ratio, mut grpc_us) = (Spread::default(), Spread::default());
         for round in 1..=self.count {
             eprintln!("{variant}: round {round} of {}", self.count);
             let before = raw(self.seconds / 2.0, &[best_batch])?[0];
             let found = without_failures(traffic.closed(self.connections).await?)?;
             let after = raw(self.seconds / 2.0, &[best_batch])?[0];
+            let bare = echo_calls.closed(self.connections).await?;
+            let called = calls.closed(self.connections).await?;
             let raw_rate = f64::midpoint(before, after);
             rates.push(raw_rate);
             http.push(found.per_second);
@@ -86,6 +103,11 @@ impl Rounds {
             let cpu = found.server_cpu.ok_or("the server's process could not be read")?.as_secs_f64();
             server_us.push(cpu * 1e6 / (found.per_second * self.seconds));
             server_busy.push(cpu / self.seconds);
+            echo.push(bare.per_second);
+            grpc.push(called.per_second);
+            grpc_ratio.push(called.per_second * (1.0 / raw_rate + 1.0 / bare.per_second));
+            let cpu = called.server_cpu.ok_or("the server's process could not be read")?.as_secs_f64();
+            grpc_us.push(cpu * 1e6 / (called.per_second * self.seconds));
         }
         let half_rate = Rate::new(http.median() / 2.0)?;
         eprintln!("{variant}: {:.0} requests/s", half_rate.per_second());
@@ -93,7 +115,22 @@ impl Rounds {
         let rate = Rate::new(OPEN_RATE)?;
         eprintln!("{variant}: {OPEN_RATE:.0} requests/s");
         let steady = self.open(&traffic, &Arrivals::Constant { rate }, rate).await?;
-        Ok(Figures { best_batch, raw: rates, http, ratio, server_us, server_busy, one_ms, half, steady })
+        let raw = rates;
+        Ok(Figures {
+            best_batch,
+            raw,
+            http,
+            ratio,
+            grpc,
+            echo,
+            grpc_ratio,
+            grpc_us,
+            server_us,
+            server_busy,
+            one_ms,
+            half,
+            steady,
+        })
     }
 
     fn traffic(&self, server: &ServerProcess) -> Result<Traffic, Box<dyn Error>> {
@@ -115,13 +152,25 @@ impl Rounds {
         })
     }
 
+    fn calls(&self, server: &ServerProcess) -> Calls {
+        let windows = (0..WINDOWS).map(message::window);
+        let frames = windows.map(|window| message::grpc_inference("cnn_lstm", "input", &[1, 50, 60], &window).into());
+        Calls {
+            address: server.grpc,
+            frames: frames.collect(),
+            duration: Duration::from_secs_f64(self.seconds),
+            process: Some(server.pid()),
+        }
+    }
+
     /// Each as long as all rounds together: percentiles want many requests.
     async fn open(&self, traffic: &Traffic, arrivals: &Arrivals, rate: Rate) -> Result<Open, Box<dyn Error>> {
         let duration = traffic.duration * u32::try_from(self.count)?;
-        let found = without_failures(Traffic { duration, ..traffic.clone() }.open(arrivals).await?)?;
+        let found = Traffic { duration, ..traffic.clone() }.open(arrivals).await?;
         let ms = |time: Option<Duration>| time.map_or(f64::NAN, |time| time.as_secs_f64() * 1e3);
         Ok(Open {
             rate: rate.per_second(),
+            failed: found.failed,
             p50_ms: ms(found.latency.quantile(0.5)),
             p99_ms: ms(found.latency.quantile(0.99)),
             max_ms: ms(found.latency.max()),
