@@ -134,6 +134,11 @@ _bench-accuracy *args:
     cargo build --release --locked --package volley-gpu-runtime --example operators
     cd models && ../{{python}} -m volley_models accuracy {{args}}
 
+# Redis killed, paused, slow, full, lying, failing over, resharding: under a live server at half of its capacity
+_bench-redis-faults *args:
+    cargo build --release --locked --bins --examples -p volley-server -p volley-examples
+    {{target}}/release/examples/redis_faults {{args}}
+
 # The scheduler alone against what else there is, and what a submit costs
 _bench-scheduler *args:
     cargo bench --locked -p volley-examples --bench scheduler -- {{args}}

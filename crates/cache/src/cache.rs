@@ -4,22 +4,26 @@ use crate::coherence::Coherence;
 use crate::domain::Domain;
 use crate::flight::{Flight, Flights, Joined};
 use crate::gate::WhenCutOff;
-use crate::key::Key;
+use crate::key::{Key, Keyer};
 use crate::lead::{Follow, Lead};
 use crate::local::{Entry, Local};
 use crate::rank::Rank;
+use crate::restore::{Restore, RestoreError};
 use crate::scope::Scope;
+use crate::snapshot::{self, Saved};
 use crate::stamp::Stamp;
 use bytes::Bytes;
 use std::fmt;
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 /// How much is kept, and for how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CacheConfig {
-    /// Bound on the bytes of all values together with 448 bytes of bookkeeping per entry. Applied within a few dozen
+    /// Bound on the bytes of all values together with 544 bytes of bookkeeping per entry. Applied within a few dozen
     /// insertions rather than at each. Zero keeps nothing; concurrent look-ups still share one computation.
     pub capacity_bytes: u64,
     /// How long a value may be served at most; `None` serves it until it is evicted or invalidated. A model answers the
@@ -120,13 +124,13 @@ impl<E: Clone> Cache<E> {
         let bypassed = inner.is_bypassed();
         if !bypassed && let Some(entry) = inner.local.get(key) {
             if entry.is_fresh(domain) {
-                return inner.hit(entry.value.clone());
+                return inner.hit(entry.served());
             }
             inner.stale.fetch_add(1, Ordering::Relaxed);
         }
         let find = || {
             let entry = (!bypassed).then(|| inner.local.get(key)).flatten()?;
-            entry.is_fresh(domain).then(|| entry.value.clone())
+            entry.is_fresh(domain).then(|| entry.served())
         };
         let born = inner.coherence.seen();
         let is_fresh = |born: Stamp| inner.coherence.is_fresh(key, domain, born);
@@ -150,6 +154,29 @@ impl<E: Clone> Cache<E> {
     #[must_use]
     pub fn coherence(&self) -> &Coherence {
         &self.inner.coherence
+    }
+
+    /// Writes the entries that were asked for most often to the file at `path`, of `max_bytes` at most, for
+    /// [`restore`](Self::restore). The file appears, or takes the place of the one before, when it is complete.
+    ///
+    /// Takes as long as the writing does, and holds up no look-up.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be written; one that was there before stays.
+    pub fn save(&self, keyer: &Keyer, path: &Path, max_bytes: u64) -> io::Result<Saved> {
+        snapshot::save(&self.inner.coherence, keyer, path, max_bytes)
+    }
+
+    /// Opens the snapshot at `path`. Iterating over what this returns takes its entries into the cache.
+    ///
+    /// What the snapshot knows to be invalidated is known to the cache when this returns.
+    ///
+    /// # Errors
+    ///
+    /// [`RestoreError`] says why nothing can be taken from the file.
+    pub fn restore(&self, keyer: &Keyer, path: &Path) -> Result<Restore, RestoreError> {
+        Restore::open(&self.inner.coherence, keyer, path)
     }
 
     /// Counts so far. Does the maintenance that is due first, so call it per scrape rather than per request.
@@ -188,7 +215,13 @@ impl<E: Clone> Inner<E> {
 
     pub(crate) fn land(&self, flight: &Arc<Flight<E>>, value: Bytes, born: Stamp) {
         let (key, domain) = (flight.key(), flight.domain());
-        let entry = Entry { value: value.clone(), born };
+        let entry = Entry {
+            value: value.clone(),
+            domain: domain.clone(),
+            born,
+            expires: self.local.expiry(key, Instant::now),
+            hits: AtomicU32::new(0),
+        };
         self.flights.land(flight, Ok(value), || {
             self.coherence.keep_if_fresh(key, domain, born, || self.local.insert(key, entry));
         });

@@ -120,12 +120,18 @@ impl Coherence {
         self.0.invalidations.load(Ordering::Relaxed)
     }
 
-    /// Calls `keep` if a value of this birth may be served, before anything else can be invalidated.
-    pub(crate) fn keep_if_fresh(&self, key: Key, domain: &Domain, born: Stamp, keep: impl FnOnce()) {
+    /// Calls `keep` if a value of this birth may be served, before anything else can be invalidated; whether it did.
+    pub(crate) fn keep_if_fresh(&self, key: Key, domain: &Domain, born: Stamp, keep: impl FnOnce()) -> bool {
         let book = self.0.book.read();
-        if book.is_fresh(key, domain, born) {
+        let fresh = book.is_fresh(key, domain, born);
+        if fresh {
             keep();
         }
+        fresh
+    }
+
+    pub(crate) fn local(&self) -> &Local {
+        &self.0.local
     }
 
     fn apply(&self, book: &mut Book, seen: Stamp, invalidated: impl IntoIterator<Item = (Scope, Stamp)>) {

@@ -133,6 +133,13 @@ impl Keyer {
         Self { table: Arc::new(std::array::from_fn(|step| derived(step + 1))), last: highway::Key(derived(0)) }
     }
 
+    /// Tells secrets apart without telling them.
+    pub(crate) fn fingerprint(&self) -> [u8; 16] {
+        let mut hasher = self.hasher();
+        hasher.field(b"fingerprint of the secret");
+        hasher.finish().to_bytes()
+    }
+
     /// Starts a key.
     ///
     /// What many keys begin with (model file, provider, variant) is hashed once: keep that hasher and clone it per

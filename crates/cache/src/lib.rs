@@ -12,9 +12,11 @@ mod lead;
 mod local;
 mod nh;
 mod rank;
+mod restore;
 mod scope;
 #[cfg(feature = "redis")]
 mod shared;
+mod snapshot;
 mod stamp;
 
 pub use cache::{Cache, CacheConfig, CacheStats, Lookup};
@@ -25,9 +27,11 @@ pub use generations::Generations;
 pub use key::{Key, KeyHasher, Keyer};
 pub use lead::{Follow, Followed, Lead};
 pub use rank::Rank;
+pub use restore::{Restore, RestoreError, Restored};
 pub use scope::{Scope, ScopeError};
 #[cfg(feature = "redis")]
 pub use shared::{
     BreakerState, Fetch, Found, Reached, Shared, SharedConfig, SharedConfigError, SharedSettings, SharedStats,
 };
+pub use snapshot::Saved;
 pub use stamp::Stamp;

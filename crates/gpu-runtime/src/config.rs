@@ -41,6 +41,10 @@ pub struct ModelConfig {
     pub golden_tolerance: Option<f32>,
     /// Whether NaN and infinite inputs reach the model.
     pub allow_non_finite: Option<bool>,
+    /// Whether a server may keep results and answer with them again. Absent: it may.
+    pub cache: Option<bool>,
+    /// Names under which results can be invalidated together with those of other models.
+    pub cache_tags: Option<Vec<String>>,
     /// Execution providers in order of preference: `tensorrt`, `cuda`, `cpu`.
     pub providers: Option<Vec<String>>,
     /// Which versions are served. Absent: the latest.
@@ -186,6 +190,8 @@ impl ModelConfig {
             batch_sizes: self.batch_sizes.or(fallback.batch_sizes),
             golden_tolerance: self.golden_tolerance.or(fallback.golden_tolerance),
             allow_non_finite: self.allow_non_finite.or(fallback.allow_non_finite),
+            cache: self.cache.or(fallback.cache),
+            cache_tags: self.cache_tags.or(fallback.cache_tags),
             providers: self.providers.or(fallback.providers),
             version_policy: self.version_policy.or(fallback.version_policy),
             default_model_filename: self.default_model_filename.or(fallback.default_model_filename),

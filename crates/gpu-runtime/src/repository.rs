@@ -410,6 +410,7 @@ mod tests {
         let mut file = unnamed(b"model.");
         file.push(".onnx");
         fs::copy(version.join("model.onnx"), version.join(file)).expect("it can be made");
+        assert_eq!(Repository::names(root.path()).expect("one can be named"), ["net"]);
         let models = Repository::open(root.path()).expect("one can be named").models;
         assert_eq!(models.iter().map(|model| model.name.as_str()).collect::<Vec<_>>(), ["net"]);
         assert_eq!(numbers(&models[0].versions.iter().collect::<Vec<_>>()), [1]);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::time::timeout_at;
-use volley_cache::{Cache, Domain, Followed, Key, Lead, Lookup, Rank};
+use volley_cache::{Domain, Followed, Key, Lead, Lookup, Rank};
 use volley_gpu_runtime::Outputs;
 use volley_scheduler::{Failure, Handoff, Outcome, Priority, Request, SubmitError, Ticket};
 use volley_telemetry::{EdgeMetrics, Lane};
@@ -13,6 +13,7 @@ use crate::catalog::{Catalog, Selection, ServedVariant};
 use crate::codec::{Answerer, InferRequest, Participation, Unbound};
 use crate::engine::{Computed, DeviceScheduler, Job, JobResult};
 use crate::error::{ApiError, Cause};
+use crate::results::{First, Results, first};
 
 /// What every request goes through.
 #[derive(Debug)]
@@ -22,7 +23,7 @@ pub(crate) struct Pipeline {
     /// Where misses are computed.
     pub scheduler: DeviceScheduler,
     /// Where results are kept, if they are.
-    pub cache: Option<Cache<ApiError>>,
+    pub results: Option<Results>,
     /// Where requests that reach no model are counted.
     pub rejections: EdgeMetrics,
 }
@@ -137,17 +138,17 @@ impl Pipeline {
         let interface = variant.interface(unbound.parameters().wants_uncertainty());
         let request = unbound.bind(interface)?;
         let errand = Errand { variant, request: &request, urgency, handoff };
-        let computed = match (&self.cache, &variant.domain) {
-            (Some(cache), Some(domain)) if use_cache => self.cached(cache, domain, errand).await?,
+        let computed = match (&self.results, &variant.domain) {
+            (Some(results), Some(domain)) if use_cache => self.cached(results, domain, errand).await?,
             _ => in_time(urgency.deadline, self.compute(errand)).await??,
         };
         Ok((request, computed))
     }
 
-    /// Looks for the result in the cache, joins whoever computes it already, or computes it for all who ask.
-    async fn cached(&self, cache: &Cache<ApiError>, domain: &Domain, errand: Errand<'_>) -> Result<Computed, ApiError> {
+    /// Looks for the result in memory, joins whoever computes it already, or finds or computes it for all who ask.
+    async fn cached(&self, results: &Results, domain: &Domain, errand: Errand<'_>) -> Result<Computed, ApiError> {
         let key = key(errand.variant, errand.request);
-        let lead = match cache.lookup(key, domain, errand.urgency.rank()) {
+        let mut lead = match results.lookup(key, domain, errand.urgency.rank()) {
             Lookup::Hit(bytes) => return restored(bytes, errand),
             Lookup::Lead(lead) => lead,
             Lookup::Follow(follow) => match in_time(errand.urgency.deadline, follow).await? {
@@ -156,50 +157,60 @@ impl Pipeline {
                 Followed::Lead(lead) => lead,
             },
         };
-        self.lead(lead, errand).await
+        // The look-up elsewhere runs beside the queue.
+        let mut fetch = results.fetch(key, domain);
+        loop {
+            let came = in_time(errand.urgency.deadline, first(fetch.take(), self.lead(&lead, errand))).await?;
+            match came {
+                Ok(First::Computed(computed)) => {
+                    // An answer that a member of the ensemble had no part in is not kept.
+                    if computed.members == errand.variant.size() {
+                        let outputs = computed.outputs.to_joined();
+                        results.share(key, lead.born(), outputs.clone());
+                        lead.complete(outputs);
+                    }
+                    return Ok(computed);
+                }
+                Ok(First::Found(found)) => match lead.complete_found(found.value.clone(), found.born) {
+                    Ok(()) => return restored(found.value, errand),
+                    // It was invalidated on its way here.
+                    Err(still) => lead = still,
+                },
+                Err(error) => {
+                    if error.cause == Cause::ComputeFailed {
+                        lead.fail_all(error.clone());
+                    }
+                    return Err(error);
+                }
+            }
+        }
     }
 
     /// Computes for all who wait. Where someone more urgent or more patient joins, the request is queued anew for them.
     ///
     /// A failure to compute is everybody's. Any other is the leader's own (its deadline, a full lane): dropping the lead
-    /// hands it to the next who waits. So does an answer that a member of the ensemble had no part in, which is not kept.
-    async fn lead(&self, lead: Lead<ApiError>, errand: Errand<'_>) -> Result<Computed, ApiError> {
-        let computed = async {
-            let mut rank = lead.rank();
-            let mut attempt = Attempt::First;
-            loop {
-                let mut ticket = self.submit(Errand { urgency: Urgency::of(rank), ..errand }, attempt)?;
-                let outcome = tokio::select! {
-                    biased;
-                    outcome = &mut ticket => outcome,
-                    raised = lead.raised(rank) => {
-                        rank = raised;
-                        match ticket.withdraw() {
-                            Ok(()) => continue,
-                            // Too late to withdraw means that it is being computed, which is as good as it gets.
-                            Err(ticket) => ticket.await,
-                        }
+    /// hands it to the next who waits.
+    async fn lead(&self, lead: &Lead<ApiError>, errand: Errand<'_>) -> Result<Computed, ApiError> {
+        let mut rank = lead.rank();
+        let mut attempt = Attempt::First;
+        loop {
+            let mut ticket = self.submit(Errand { urgency: Urgency::of(rank), ..errand }, attempt)?;
+            let outcome = tokio::select! {
+                biased;
+                outcome = &mut ticket => outcome,
+                raised = lead.raised(rank) => {
+                    rank = raised;
+                    match ticket.withdraw() {
+                        Ok(()) => continue,
+                        // Too late to withdraw means that it is being computed, which is as good as it gets.
+                        Err(ticket) => ticket.await,
                     }
-                };
-                if let Some(result) = concluded(errand, attempt, outcome) {
-                    return result;
                 }
-                attempt = Attempt::Alone;
+            };
+            if let Some(result) = concluded(errand, attempt, outcome) {
+                return result;
             }
-        };
-        match in_time(errand.urgency.deadline, computed).await? {
-            Ok(computed) => {
-                if computed.members == errand.variant.size() {
-                    lead.complete(computed.outputs.to_joined());
-                }
-                Ok(computed)
-            }
-            Err(error) => {
-                if error.cause == Cause::ComputeFailed {
-                    lead.fail_all(error.clone());
-                }
-                Err(error)
-            }
+            attempt = Attempt::Alone;
         }
     }
 

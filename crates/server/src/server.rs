@@ -6,10 +6,9 @@ use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
-use volley_cache::{Cache, Keyer};
 use volley_gpu_runtime::{Library, ModelOptions, ProviderPreference};
 use volley_scheduler::Scheduler;
 use volley_telemetry::{EdgeMetrics, Exporter, UPKEEP_INTERVAL};
@@ -20,6 +19,11 @@ use crate::engine::{DeviceScheduler, Pinning, Workers};
 use crate::gauges::Gauges;
 use crate::http::{Edge, IoThreads, Phase, serve_metrics};
 use crate::pipeline::Pipeline;
+use crate::results::Results;
+use crate::warming::Warming;
+
+/// Longest time to write the last results to Redis in, after everything was answered.
+const LAST_WRITES: Duration = Duration::from_secs(1);
 
 /// A running server. It serves until [`Server::shut_down`].
 #[derive(Debug)]
@@ -34,6 +38,8 @@ pub struct Server {
     scheduler: DeviceScheduler,
     metrics_listener: TcpListener,
     gauges: Arc<Gauges>,
+    results: Option<Results>,
+    warming: Option<Warming>,
 }
 
 impl Server {
@@ -62,16 +68,7 @@ impl Server {
             ..Default::default()
         };
         let (scheduler, workers) = Scheduler::new(scheduler_config, worker_count);
-        let mut secret = [0; 32];
-        getrandom::fill(&mut secret).map_err(StartError::other)?;
-        let cache = config.cache.enabled.then(|| {
-            Cache::new(volley_cache::CacheConfig {
-                capacity_bytes: config.cache.capacity_bytes,
-                time_to_live: Some(config.cache.time_to_live),
-                // Entries of one busy moment do not all expire in another.
-                ttl_jitter: config.cache.time_to_live / 10,
-            })
-        });
+        let (results, keyer) = Results::open(&config.cache).map_err(StartError::other)?;
         let loader = Loader {
             repository: repository_path(config.model_repository.as_deref()).map_err(StartError)?,
             configured: config.models.clone(),
@@ -79,15 +76,23 @@ impl Server {
             library,
             scheduler: scheduler.clone(),
             workers: worker_count,
-            keyer: Keyer::new(secret),
-            cache: cache.clone(),
+            keyer,
+            results: results.clone(),
         };
         let catalog = Arc::new(Catalog::load(loader).map_err(StartError::other)?);
         let pinning = Pinning(config.runtime.cpu_affinity.clone());
+        let warming = match &results {
+            Some(results) => Warming::start(&config.cache.snapshot, results).map_err(StartError::other)?,
+            None => None,
+        };
         let workers = Workers::start(&scheduler, workers, &catalog, pinning, config.runtime.run_limit);
 
-        let pipeline =
-            Arc::new(Pipeline { catalog, scheduler: scheduler.clone(), cache, rejections: EdgeMetrics::register() });
+        let pipeline = Arc::new(Pipeline {
+            catalog,
+            scheduler: scheduler.clone(),
+            results: results.clone(),
+            rejections: EdgeMetrics::register(),
+        });
         let gauges = Arc::new(Gauges::register(exporter, Arc::clone(&pipeline), config.runtime.device));
         let (phase, phase_seen) = watch::channel(Phase::Serving);
         let edge = Edge {
@@ -117,6 +122,8 @@ impl Server {
             scheduler,
             metrics_listener,
             gauges,
+            results,
+            warming,
         })
     }
 
@@ -164,9 +171,19 @@ impl Server {
             () = stop => {}
         }
         // Metrics are answered until the end: how a server leaves is worth watching.
-        let leaving = tokio::task::spawn_blocking(|| self.shut_down());
+        let results = self.results.clone();
+        let leaving = async {
+            let left = tokio::task::spawn_blocking(|| self.shut_down()).await;
+            if let Some(results) = results {
+                let unwritten = results.close(LAST_WRITES).await;
+                if unwritten > 0 {
+                    tracing::warn!(unwritten, "results were not written to Redis in time");
+                }
+            }
+            left.map_err(io::Error::other)?
+        };
         tokio::select! {
-            left = leaving => left.map_err(io::Error::other)?,
+            left = leaving => left,
             result = watched => result,
         }
     }
@@ -193,6 +210,9 @@ impl Server {
             return Err(io::Error::new(io::ErrorKind::TimedOut, text));
         }
         self.workers.join();
+        if let Some(warming) = self.warming {
+            warming.finish();
+        }
         tracing::info!(after_ms = started.elapsed().as_millis() as u64, "everything accepted was answered; bye");
         Ok(())
     }

@@ -27,7 +27,7 @@ use crate::scope::Scope;
 use crate::stamp::Stamp;
 use fred::clients::Client;
 use fred::error::{Error, ErrorKind};
-use fred::interfaces::{EventInterface, LuaInterface, PubsubInterface};
+use fred::interfaces::{ClientLike, EventInterface, LuaInterface, PubsubInterface};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::mem;
@@ -202,6 +202,9 @@ impl Exchange {
 
     /// Runs the script: invalidates `scopes`, puts back what this replica knows if it `restores`.
     async fn ask(&self, client: &Client, scopes: &[String], restores: bool) -> Result<Reply, Error> {
+        if !client.is_connected() {
+            return Err(Error::new(ErrorKind::IO, "no connection"));
+        }
         let (known, newest) = self.newest.lock().clone();
         let script = if restores || !scopes.is_empty() { WRITE } else { POLL };
         let restores_word = if restores { "1" } else { "0" };

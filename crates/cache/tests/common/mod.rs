@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 use volley_cache::{Cache, CacheConfig, Domain, Key, Keyer, Lookup, Rank};
@@ -30,7 +30,8 @@ pub(crate) fn look_up(cache: &Cache<Error>, key: Key, rank: Rank) -> Lookup<Erro
 }
 
 pub(crate) fn key(n: u64) -> Key {
-    let mut hasher = Keyer::new([3; 32]).hasher();
+    static KEYER: LazyLock<Keyer> = LazyLock::new(|| Keyer::new([3; 32]));
+    let mut hasher = KEYER.hasher();
     hasher.field(&n.to_le_bytes());
     hasher.finish()
 }

@@ -44,7 +44,7 @@ fn assert_shared(a: &Replica, b: &Replica, edition: u64) {
         for n in &missing {
             a.shared.store(key(*n), a.cache.coherence().seen(), answer(*n, edition));
         }
-        missing.retain(|n| match b.fetch(*n) {
+        missing.retain(|n| match b.fetch_now(*n) {
             Some(found) => {
                 assert_eq!(found, answer(*n, edition));
                 false

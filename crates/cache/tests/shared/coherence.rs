@@ -24,6 +24,7 @@ fn an_invalidation_here_reaches_the_other_replica_in_both_tiers() {
         let edition = edition as u64;
         assert_eq!(a.ask(1, edition), answer(1, edition));
         a.wait_until_written(edition + 1);
+        b.wait_until_heard();
         assert_eq!(b.ask(1, 99), answer(1, edition), "{scope}");
         assert_eq!(a.invalidate(scope.clone()), Reached::Everywhere);
         assert_eq!(a.held(1), None, "{scope}");
@@ -59,6 +60,7 @@ fn cut_off_during_an_invalidation(cut: impl Fn(&Proxy)) {
     b.wait_until_heard();
     a.ask(1, 0);
     a.wait_until_written(1);
+    b.wait_until_heard();
     assert_eq!(b.ask(1, 1), answer(1, 0));
 
     cut(&proxy);
@@ -114,6 +116,7 @@ fn an_invalidation_made_while_redis_is_away_has_effect_here_and_reaches_the_othe
     let (a, b) = (Replica::join(&proxy.url()), Replica::join(&redis.url()));
     a.ask(1, 0);
     a.wait_until_written(1);
+    b.wait_until_heard();
     assert_eq!(b.ask(1, 1), answer(1, 0));
     proxy.cut();
     wait_until("the loss is noticed", || !a.stats().connected);

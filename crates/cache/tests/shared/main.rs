@@ -1,5 +1,4 @@
 //! Replicas that share a tier in a real Redis: one server, Sentinel, a cluster; in order, away, slow, full, lying.
-#![cfg(feature = "redis")]
 
 mod cluster;
 mod coherence;

@@ -17,9 +17,9 @@ fn after_a_failover_values_are_shared_again_and_nothing_invalidated_comes_back()
     servers.primary.kill();
     wait_until("the replica takes over", || servers.replica.cli(&["role"]).starts_with("master"));
     wait_until("a value goes from one replica to the other", || {
-        assert_eq!(b.fetch(1), None, "it was invalidated");
+        assert_eq!(b.fetch_now(1), None, "it was invalidated");
         a.shared.store(key(2), a.cache.coherence().seen(), answer(2, 0));
-        b.fetch(2) == Some(answer(2, 0))
+        b.fetch_now(2) == Some(answer(2, 0))
     });
     b.ask(3, 0);
     assert_eq!(b.held(3), Some(answer(3, 0)));

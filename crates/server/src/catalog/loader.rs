@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use volley_cache::{Cache, KeyHasher, Keyer};
+use volley_cache::{Domain, KeyHasher, Keyer};
 use volley_gpu_runtime::{
     Ensemble, Instances, Library, LoadError, Model, ModelConfig, ModelFolder, ModelOptions, Repository,
     RepositoryError, VersionFolder,
@@ -16,7 +16,7 @@ use volley_telemetry::{MemberMetrics, ModelLabels, ModelMetrics, RecoveryMetrics
 use super::served::{Groups, Member, Members, Runs, ServedVariant};
 use super::{ServedModel, ServedVersion};
 use crate::engine::{DeviceScheduler, Health};
-use crate::error::ApiError;
+use crate::results::Results;
 
 /// The name under which an ensemble is counted among the variants.
 const ENSEMBLE: &str = "ensemble";
@@ -39,7 +39,7 @@ pub(crate) struct Loader {
     /// Where cache keys begin.
     pub keyer: Keyer,
     /// Where results are kept, if they are.
-    pub cache: Option<Cache<ApiError>>,
+    pub results: Option<Results>,
 }
 
 impl Loader {
@@ -260,9 +260,16 @@ impl Loader {
             max_rows: groups.together.max_rows(),
             groups,
             identity,
-            domain: self.cache.as_ref().map(|cache| cache.domain(name, &number, &[variant])),
+            domain: self.domain(name, &number, variant, config),
             allow_non_finite: config.allow_non_finite.unwrap_or(false),
         })
+    }
+
+    /// What a variant's results belong to, if they are kept. The variant's name is one of its tags.
+    fn domain(&self, name: &str, version: &str, variant: &str, config: &ModelConfig) -> Option<Domain> {
+        let results = self.results.as_ref().filter(|_| config.cache != Some(false))?;
+        let tags = config.cache_tags.iter().flatten().map(String::as_str).chain([variant]);
+        Some(results.domain(name, version, &tags.collect::<Vec<_>>()))
     }
 }
 

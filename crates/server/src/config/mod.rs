@@ -15,6 +15,7 @@ mod log;
 mod metrics;
 mod problem;
 mod profile;
+mod redis;
 mod reference;
 mod runtime;
 mod scheduler;
@@ -22,6 +23,7 @@ mod settings;
 mod shape;
 mod show;
 mod shutdown;
+mod snapshot;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -38,12 +40,14 @@ pub use log::{LogConfig, LogFormat};
 pub use metrics::MetricsConfig;
 pub use problem::ConfigError;
 pub use profile::Profile;
+pub use redis::{CutOff, RedisConfig};
 pub use reference::{json_schema, reference};
 pub use runtime::RuntimeConfig;
 pub use scheduler::SchedulerConfig;
 pub use settings::{Override, Settings};
 pub use show::show;
 pub use shutdown::ShutdownConfig;
+pub use snapshot::SnapshotConfig;
 
 use problem::Complaints;
 
@@ -79,6 +83,7 @@ impl Config {
     /// What the kinds of values cannot tell.
     fn check(&self, complaints: &mut Complaints) {
         self.runtime.check(complaints);
+        self.cache.check(complaints);
         self.log.check(complaints);
         for (name, model) in &self.models {
             if let Err(text) = model.check() {

@@ -1,5 +1,6 @@
 //! The HTTP edge: threads that accept connections, read requests and write responses.
 
+mod cache;
 mod infer;
 mod listener;
 mod metrics;

@@ -11,7 +11,7 @@ use axum::routing::{get, post};
 
 use super::infer::failure;
 use super::listener::Edge;
-use super::repository;
+use super::{cache, repository};
 use crate::error::{ApiError, Cause};
 use crate::protocol::{self, ModelConfig, ModelMetadata, ServerMetadata};
 
@@ -35,6 +35,7 @@ pub(super) fn router(edge: Arc<Edge>) -> Router {
         .route("/v2/models/{model}/ready", ready.clone())
         .route("/v2/models/{model}/versions/{version}/ready", ready)
         .merge(repository::router())
+        .merge(cache::router())
         .fallback(no_such_route)
         .method_not_allowed_fallback(wrong_method)
         .with_state(edge)

@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 
 use crate::catalog::Catalog;
 use crate::error::{ApiError, Cause};
+use crate::low_priority;
 
 /// What an index is to hold.
 #[derive(Clone, PartialEq, Eq, prost::Message, Deserialize)]
@@ -120,23 +121,10 @@ async fn change(
     let (sender, changed) = oneshot::channel();
     let catalog = Arc::clone(catalog);
     let changing = thread::Builder::new().name(format!("volley-{what}")).spawn(move || {
-        step_back();
+        low_priority::step_back();
         let _ = sender.send(change(&catalog));
     });
     changing.map_err(|error| ApiError::new(Cause::Internal, format!("no thread to {what} it on: {error}")))?;
     let ended = || ApiError::new(Cause::Internal, format!("the {what} ended without a word"));
     changed.await.map_err(|_| ended())?
-}
-
-/// Lets the calling thread, which loads and warms up, take what the workers leave, rather than as much as they.
-fn step_back() {
-    #[cfg(target_os = "linux")]
-    {
-        // SAFETY: plain integers in, nothing kept; 0 is, on Linux, the calling thread.
-        let done = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 15) };
-        if done != 0 {
-            let error = std::io::Error::last_os_error();
-            tracing::debug!(%error, "the loading thread keeps its priority");
-        }
-    }
 }
