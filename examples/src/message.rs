@@ -30,6 +30,9 @@ pub fn inference(model: &str, input: &str, shape: &[usize], values: &[f32], para
 
 /// A message of `ModelInfer` with the prefix that gRPC gives it, for the binary32 `values` of the one input of `model`,
 /// raw. Written by the numbers that the protocol publishes for its fields.
+///
+/// # Panics
+/// If it had more than the four gigabytes that the prefix can say.
 #[must_use]
 pub fn grpc_inference(model: &str, input: &str, shape: &[usize], values: &[f32]) -> Vec<u8> {
     let shape: Vec<u8> = shape.iter().flat_map(|&size| varint(size)).collect();
