@@ -65,7 +65,7 @@ loom:
 gpu-check *args:
     @{{just_executable()}} bench gpu-check {{args}}
 
-# Run a benchmark: path, sla, variants, faults, cache, accuracy, scheduler, leadership, overload or soak-scheduler; --report keeps what it prints
+# Run a benchmark: server, peers, sla, variants, faults, cache, redis-faults, accuracy, scheduler, leadership, overload, overload-live, churn or soak-scheduler; --report keeps what it prints
 bench name *args:
     #!/usr/bin/env bash
     set -euo pipefail
@@ -95,10 +95,33 @@ bench name *args:
     } >"docs/benchmarks/$(date +%F)-{{name}}.md"
     exit "$status"
 
-# The whole path over HTTP against raw ONNX Runtime, same run, one core each
-_bench-path *args:
-    cargo build --release --locked --bins --examples -p volley-server -p volley-gpu-runtime -p volley-examples
-    {{target}}/release/examples/path {{args}}
+# What a benchmark of the server runs: the server, raw ONNX Runtime, its operators as a library, and the benchmark itself
+_build-bench name:
+    cargo build --release --locked -p volley-server --bins
+    cargo build --release --locked -p volley-gpu-runtime --example raw --example operators
+    cargo build --release --locked -p volley-examples --example {{name}}
+
+# The server against raw ONNX Runtime and a bare gRPC server, same run, one core each; at half load; at 500 requests/s
+_bench-server *args: (_build-bench "server") (_build-bench "grpc_echo")
+    {{target}}/release/examples/server {{args}}
+
+# Volley beside mosec, Triton's core and Ray Serve, each with the same file on the same core; installs them first
+_bench-peers *args: (_build-bench "peers")
+    #!/usr/bin/env bash
+    set -euo pipefail
+    wanted=examples/examples/peers/requirements.txt
+    if ! cmp -s "$wanted" .volley/peers/installed; then
+        # The system's own Python where there is one: a part of Triton wants its shared library.
+        python=/usr/bin/python3; [ -x "$python" ] || python=python3
+        "$python" -m venv .volley/peers
+        .volley/peers/bin/python -m pip install --quiet --disable-pip-version-check -r "$wanted"
+        cp "$wanted" .volley/peers/installed
+    fi
+    {{target}}/release/examples/peers {{args}}
+
+# Models loaded anew under load, loaded and unloaded a thousand times; a hundred servers told to leave
+_bench-churn *args: (_build-bench "churn")
+    {{target}}/release/examples/churn {{args}}
 
 # Each step on the GPU: placement, correctness, speed, CUDA graphs, Python, utilisation, short memory
 _bench-gpu-check *args:
@@ -115,6 +138,10 @@ _bench-gpu-check *args:
 _bench-sla *args:
     cargo build --release --locked --bins --examples -p volley-server -p volley-validate -p volley-examples
     {{target}}/release/examples/sla {{args}}
+
+# Twice as much as the server can do: answers in time, refusals, memory, recovery
+_bench-overload-live *args: (_build-bench "overload_live")
+    {{target}}/release/examples/overload_live {{args}}
 
 # The variants side by side on one core: speed, how far answers move with their batch mates, accuracy
 _bench-variants *args:

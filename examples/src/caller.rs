@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::message;
+
 /// A blocking HTTP connection to a server of the protocol.
 #[derive(Debug)]
 pub struct Caller {
@@ -46,18 +48,7 @@ impl Caller {
         shape: &[usize],
         values: &[f32],
     ) -> Result<Answer, Box<dyn Error>> {
-        let json = json!({
-            "inputs": [{
-                "name": input, "shape": shape, "datatype": "FP32",
-                "parameters": { "binary_data_size": size_of_val(values) }
-            }],
-            "parameters": { "binary_data_output": true, "cache": false },
-        })
-        .to_string();
-        let mut body = json.clone().into_bytes();
-        body.extend(values.iter().flat_map(|value| value.to_le_bytes()));
-        let header = format!("Inference-Header-Content-Length: {}\r\n", json.len());
-        self.post(&format!("/v2/models/{model}/infer"), &header, &body)
+        self.exchange(&message::inference(model, input, shape, values, &json!({ "cache": false })))
     }
 
     /// Posts `body`; `headers` are whole lines.
@@ -65,8 +56,7 @@ impl Caller {
     /// # Errors
     /// When the connection breaks.
     pub fn post(&mut self, path: &str, headers: &str, body: &[u8]) -> Result<Answer, Box<dyn Error>> {
-        let head = format!("POST {path} HTTP/1.1\r\nHost: volley\r\n{headers}Content-Length: {}\r\n\r\n", body.len());
-        self.exchange(&[head.as_bytes(), body].concat())
+        self.exchange(&message::post(path, headers, body))
     }
 
     /// Gets `path`.
@@ -77,7 +67,11 @@ impl Caller {
         self.exchange(format!("GET {path} HTTP/1.1\r\nHost: volley\r\n\r\n").as_bytes())
     }
 
-    fn exchange(&mut self, message: &[u8]) -> Result<Answer, Box<dyn Error>> {
+    /// Sends a whole request, and reads the reply.
+    ///
+    /// # Errors
+    /// When the connection breaks.
+    pub fn exchange(&mut self, message: &[u8]) -> Result<Answer, Box<dyn Error>> {
         self.stream.get_mut().write_all(message)?;
         let mut line = String::new();
         self.stream.read_line(&mut line)?;
@@ -112,6 +106,12 @@ impl Answer {
     /// When it is none.
     pub fn json(&self) -> Result<Value, Box<dyn Error>> {
         Ok(serde_json::from_slice(&self.body)?)
+    }
+
+    /// Bytes of the body.
+    #[must_use]
+    pub fn length(&self) -> usize {
+        self.body.len()
     }
 
     /// The raw bytes of all outputs, in the model's order.

@@ -1,9 +1,16 @@
 //! What the benchmarks in `examples/` share: a server process of their own, pinned to a core, and figures with their spread.
 
 mod caller;
+mod connection;
+pub mod message;
 mod process;
+mod repository;
 mod spread;
+mod traffic;
 
 pub use caller::{Answer, Caller};
+pub use connection::{Broken, Connection, Reply};
 pub use process::{ServerProcess, pin_this_process, programs, raw_samples_per_second};
-pub use spread::Spread;
+pub use repository::{Repository, SPOILINGS, Spoil};
+pub use spread::{Spread, rounded};
+pub use traffic::{Found, Traffic};

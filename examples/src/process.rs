@@ -43,6 +43,8 @@ pub struct ServerProcess {
     child: Child,
     /// Where inference requests go.
     pub http: SocketAddr,
+    /// Where gRPC calls go.
+    pub grpc: SocketAddr,
     /// Where `/metrics` is.
     pub metrics: SocketAddr,
     /// From the start of the process to its word that it is ready.
@@ -74,16 +76,36 @@ impl ServerProcess {
         };
         let ready_after = started.elapsed();
         let address = |field: &str| ready[field].as_str().ok_or("the ready line names its addresses");
-        let (http, metrics) = (address("http")?.parse()?, address("metrics")?.parse()?);
+        let (http, grpc, metrics) =
+            (address("http")?.parse()?, address("grpc")?.parse()?, address("metrics")?.parse()?);
         // Read to its end, so that the server never waits for room in the pipe.
         std::thread::spawn(move || std::io::copy(&mut log.by_ref(), &mut std::io::sink()));
-        Ok(Self { child, http, metrics, ready_after })
+        Ok(Self { child, http, grpc, metrics, ready_after })
     }
 
     /// The process's id.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Tells the server to leave, and returns when that was.
+    ///
+    /// # Errors
+    /// When `kill` cannot be run or the server has ended already.
+    pub fn terminate(&self) -> Result<Instant, Box<dyn Error>> {
+        let told = Instant::now();
+        let done = Command::new("kill").args(["-TERM", &self.pid().to_string()]).status()?;
+        if done.success() { Ok(told) } else { Err("the server could not be told to leave".into()) }
+    }
+
+    /// Waits until the server, told to leave, has ended.
+    ///
+    /// # Errors
+    /// When it does not end well.
+    pub fn wait(&mut self) -> Result<(), Box<dyn Error>> {
+        let status = self.child.wait()?;
+        if status.success() { Ok(()) } else { Err(format!("the server ended with {status}").into()) }
     }
 }
 

@@ -2,6 +2,15 @@
 
 use std::fmt;
 
+use serde_json::{Value, json};
+
+/// A figure for the last line, to so many digits behind the point.
+#[must_use]
+pub fn rounded(value: f64, digits: i32) -> Value {
+    let scale = 10_f64.powi(digits);
+    json!((value * scale).round() / scale)
+}
+
 /// Repeated measurements of one figure.
 #[derive(Debug, Clone, Default)]
 pub struct Spread(Vec<f64>);

@@ -55,6 +55,7 @@ fn each_heavy_dependency_has_one_home() {
         ("moka", &["volley-cache"]),
         ("fred", &["volley-cache"]),
         ("axum", &["volley-server"]),
+        // A bare server of theirs is what Volley is measured against.
         ("tonic", &["volley-server", "volley-examples"]),
         ("hyper", &["volley-server", "volley-validate", "volley-examples"]),
         ("metrics-exporter-prometheus", &["volley-telemetry"]),

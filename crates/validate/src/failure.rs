@@ -35,11 +35,18 @@ impl fmt::Display for FailureKind {
 pub(crate) struct Failure {
     pub(crate) kind: FailureKind,
     pub(crate) message: String,
+    /// Whether the reply said when to come back.
+    pub(crate) retry_after: bool,
 }
 
 impl Failure {
     pub(crate) fn new(kind: FailureKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into() }
+        Self { kind, message: message.into(), retry_after: false }
+    }
+
+    /// Whether the server declined to do it now: by the statuses for that, or by saying when to come back.
+    pub(crate) fn is_refusal(&self) -> bool {
+        self.retry_after || matches!(self.kind, FailureKind::Status(429 | 503))
     }
 }
 

@@ -6,6 +6,7 @@ use std::pin::pin;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::{self, Connection, SendRequest};
+use hyper::header::RETRY_AFTER;
 use hyper::http::response::Parts;
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -102,10 +103,11 @@ impl Answer {
             return Ok(self);
         }
         let said = String::from_utf8_lossy(&self.body[..self.body.len().min(SHOWN)]);
-        Err(Failure::new(
-            FailureKind::Status(self.head.status.as_u16()),
-            format!("status {}: {}", self.head.status, said.trim()),
-        ))
+        Err(Failure {
+            kind: FailureKind::Status(self.head.status.as_u16()),
+            message: format!("status {}: {}", self.head.status, said.trim()),
+            retry_after: self.head.headers.contains_key(RETRY_AFTER),
+        })
     }
 }
 

@@ -21,6 +21,8 @@ fn minute(offered: u64, completed: u64) -> Measurement {
         failures: Failures::default(),
         answered_in_window: completed,
         latency,
+        refusals: LatencyHistogram::new(),
+        refusals_without_retry_after: 0,
         overrun: LatencyHistogram::new(),
         slip: LatencyHistogram::new(),
         waited_for_connection: 0,

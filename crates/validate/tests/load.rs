@@ -127,12 +127,16 @@ async fn a_malformed_reply_is_a_failure_that_says_what_is_wrong() {
 
 #[tokio::test]
 async fn a_refusal_is_counted_by_its_status_with_what_the_server_said() {
-    let server = Mock::start(Behaviour::Status(503));
-    let measured = measure(&subject(&server, "m").await, &constant(200.0, 50, 8)).await;
-    assert_eq!(measured.failures.count(FailureKind::Status(503)), 10);
-    let (_, failures) = measured.failures.iter().next().unwrap();
-    assert!(failures.first_message.contains("told to refuse"));
-    assert_eq!(measured.error_rate(), Some(1.0));
+    // The mock says when to come back with 429 alone.
+    for (status, without_retry_after) in [(503, 10), (429, 0)] {
+        let server = Mock::start(Behaviour::Status(status));
+        let measured = measure(&subject(&server, "m").await, &constant(200.0, 50, 8)).await;
+        assert_eq!(measured.failures.count(FailureKind::Status(status)), 10);
+        let (_, failures) = measured.failures.iter().next().unwrap();
+        assert!(failures.first_message.contains("told to refuse"));
+        assert_eq!(measured.error_rate(), Some(1.0));
+        assert_eq!((measured.refusals.len(), measured.refusals_without_retry_after), (10, without_retry_after));
+    }
 }
 
 #[tokio::test]

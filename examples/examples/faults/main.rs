@@ -52,7 +52,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         site.fault("pass")?;
         rows.push(Row { name, here, elsewhere, note });
     }
-    for (name, spoil) in site::SPOILINGS {
+    for (name, spoil) in volley_examples::SPOILINGS {
         eprintln!("fault: {name}");
         let load = Load::start(&site)?;
         std::thread::sleep(CALM);

@@ -7,8 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use serde_json::Value;
-use volley_examples::{Caller, ServerProcess, programs};
+use volley_examples::{Caller, ServerProcess, Spoil, programs};
 
 /// How long the server lets a batch run.
 pub(crate) const RUN_LIMIT: Duration = Duration::from_millis(200);
@@ -16,13 +15,6 @@ pub(crate) const RUN_LIMIT: Duration = Duration::from_millis(200);
 pub(crate) const LARGE_BATCH: usize = 512;
 /// Address space left to a server beyond what it has, in bytes: for requests, not for a large batch.
 const HEADROOM: u64 = 96 << 20;
-
-/// A way to spoil a version's folder.
-pub(crate) type Spoil = fn(&Path) -> std::io::Result<()>;
-
-/// What a version can be spoilt by.
-pub(crate) const SPOILINGS: [(&str, Spoil); 3] =
-    [("golden_off", golden_off), ("truncated_file", truncated), ("renamed_input", renamed_input)];
 
 pub(crate) struct Site {
     server: ServerProcess,
@@ -168,31 +160,4 @@ fn copy_bundled(folder: &Path) -> std::io::Result<()> {
         fs::copy(bundled.join(file), folder.join(file))?;
     }
     Ok(())
-}
-
-/// Changes one number of the golden outputs.
-fn golden_off(folder: &Path) -> std::io::Result<()> {
-    let path = folder.join("golden.safetensors");
-    let mut bytes = fs::read(&path)?;
-    let length = u64::from_le_bytes(bytes[..8].try_into().expect("eight bytes")) as usize;
-    let header: Value = serde_json::from_slice(&bytes[8..8 + length])?;
-    let offset = header["fp32.prediction"]["data_offsets"][0].as_u64().expect("a golden output") as usize;
-    bytes[8 + length + offset..][..4].copy_from_slice(&0.75_f32.to_le_bytes());
-    fs::write(path, bytes)
-}
-
-fn truncated(folder: &Path) -> std::io::Result<()> {
-    let path = folder.join("model.onnx");
-    let bytes = fs::read(&path)?;
-    fs::write(path, &bytes[..bytes.len() / 2])
-}
-
-/// Names the golden input otherwise than the model's.
-fn renamed_input(folder: &Path) -> std::io::Result<()> {
-    let path = folder.join("golden.safetensors");
-    let mut bytes = fs::read(&path)?;
-    let name = b"\"input\"";
-    let at = bytes.windows(name.len()).position(|window| window == name).expect("the header names it");
-    bytes[at..at + name.len()].copy_from_slice(b"\"inpot\"");
-    fs::write(path, bytes)
 }

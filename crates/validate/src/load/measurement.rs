@@ -25,6 +25,10 @@ pub struct Measurement {
     /// Latency of every good reply, and of every request given up for lack of one (at the time of giving
     /// up, a lower bound: leaving those out would flatter). Fast failures are not in it.
     pub latency: LatencyHistogram,
+    /// How long each refusal took to come: replies of status 429 or 503, and others than 200 with `Retry-After`.
+    pub refusals: LatencyHistogram,
+    /// How many of the refusals did not say when to come back.
+    pub refusals_without_retry_after: u64,
     /// How long after the end of the window the good replies came that came after it.
     pub overrun: LatencyHistogram,
     /// Open loop: how late the generator turned to each arrival. Waiting for a connection is not in it.

@@ -29,6 +29,8 @@ pub(super) struct Recorder {
     failures: Failures,
     answered_in_window: u64,
     latency: LatencyHistogram,
+    refusals: LatencyHistogram,
+    refusals_without_retry_after: u64,
     overrun: LatencyHistogram,
     slip: LatencyHistogram,
     waited_for_connection: u64,
@@ -47,6 +49,8 @@ impl Recorder {
             failures: Failures::default(),
             answered_in_window: 0,
             latency: LatencyHistogram::new(),
+            refusals: LatencyHistogram::new(),
+            refusals_without_retry_after: 0,
             overrun: LatencyHistogram::new(),
             slip: LatencyHistogram::new(),
             waited_for_connection: 0,
@@ -112,6 +116,10 @@ impl Recorder {
                     if failure.kind == FailureKind::Timeout {
                         self.latency.record(latency);
                     }
+                    if failure.is_refusal() {
+                        self.refusals.record(latency);
+                        self.refusals_without_retry_after += u64::from(!failure.retry_after);
+                    }
                     self.failures.add(failure);
                 }
             }
@@ -143,6 +151,8 @@ impl Recorder {
             failures: self.failures.clone(),
             answered_in_window: self.answered_in_window,
             latency: self.latency.clone(),
+            refusals: self.refusals.clone(),
+            refusals_without_retry_after: self.refusals_without_retry_after,
             overrun: self.overrun.clone(),
             slip: self.slip.clone(),
             waited_for_connection: self.waited_for_connection,
@@ -213,12 +223,27 @@ mod tests {
         recorder.due(intended);
         recorder.ended(intended, intended + ms(700), Err(timeout()));
         recorder.due(intended);
-        let refusal = Failure::new(FailureKind::Status(503), "full");
-        recorder.ended(intended, intended + ms(1), Err(refusal));
+        let full = Failure::new(FailureKind::Status(503), "full");
+        recorder.ended(intended, intended + ms(1), Err(full));
         let found = recorder.measurement(NO_USAGE, None);
         assert_eq!(found.latency.len(), 1);
         assert!(found.latency.max().unwrap() >= ms(699));
         assert_eq!(found.error_rate(), Some(1.0));
         assert_eq!(found.completed, 0);
+    }
+
+    #[test]
+    fn refusals_are_told_from_missed_deadlines_and_counted_if_they_do_not_say_when_to_come_back() {
+        let begin = Instant::now();
+        let mut recorder = recorder(begin);
+        for (status, retry_after, milliseconds) in [(503, true, 2), (429, false, 3), (504, true, 4), (504, false, 50)] {
+            recorder.due(begin + ms(1000));
+            let failure = Failure { retry_after, ..Failure::new(FailureKind::Status(status), "") };
+            recorder.ended(begin + ms(1000), begin + ms(1000 + milliseconds), Err(failure));
+        }
+        let found = recorder.measurement(NO_USAGE, None);
+        assert_eq!((found.refusals.len(), found.refusals_without_retry_after), (3, 1));
+        assert!(found.refusals.max().unwrap() < ms(5));
+        assert_eq!(found.failures.total(), 4);
     }
 }

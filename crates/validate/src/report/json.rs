@@ -28,6 +28,8 @@ pub(super) fn render(report: &Report) -> Value {
         "target": report.target.to_string(),
         "load": load_json(&report.load),
         "latency_ms": distribution(latency),
+        "refusal_ms": distribution(&measured.refusals),
+        "refusals_without_retry_after": measured.refusals_without_retry_after,
         "failures": measured.failures.iter().map(|(kind, failures)| json!({
             "kind": kind.to_string(),
             "count": failures.count,

@@ -29,7 +29,7 @@ pub(crate) enum Behaviour {
     Answer,
     /// As `Answer`, but the connection is closed after each reply.
     AnswerAndClose,
-    /// This status, with an error in the body.
+    /// This status, with an error in the body; 429 with `Retry-After`.
     Status(u16),
     /// Status 200 with this body, said to be all JSON.
     Body(&'static str),
@@ -216,6 +216,9 @@ fn good(binary: bool) -> Reply {
 fn with_status(status: u16, error: &str) -> Reply {
     let mut reply = Response::new(Full::new(format!(r#"{{"error":"{error}"}}"#).into()));
     *reply.status_mut() = StatusCode::from_u16(status).unwrap();
+    if status == 429 {
+        reply.headers_mut().insert(hyper::header::RETRY_AFTER, 1.into());
+    }
     reply
 }
 

@@ -1,0 +1,68 @@
+//! What becomes of requests while all around them changes: models are loaded anew, loaded and unloaded, and the server is
+//! told to leave.
+//!
+//! ```sh
+//! just bench churn                                    # about ten minutes
+//! just bench churn --seconds 10 --rounds 20
+//! ```
+//!
+//! `--seconds` is how long models are reloaded under load, `--rounds` how often the server is told to leave; there are ten
+//! times as many cycles of loading and unloading. The server is on core 0, everything else on core 1.
+
+mod cycles;
+mod departures;
+mod reloads;
+
+use std::error::Error;
+use std::fmt::Write as _;
+use std::io::{Write as _, stdout};
+
+use serde_json::{Map, Value, json};
+use volley_examples::{pin_this_process, rounded};
+
+const SERVER_CORE: usize = 0;
+const LOAD_CORE: usize = 1;
+
+struct Options {
+    seconds: f64,
+    rounds: usize,
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let options = options()?;
+    pin_this_process(LOAD_CORE)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut report = String::new();
+    let mut figures = Map::new();
+
+    let reloads = runtime.block_on(reloads::run(options.seconds))?;
+    writeln!(report, "{reloads}")?;
+    figures.insert("reload_failures".into(), json!(reloads.failures()));
+    figures.insert("reload_p99_ms".into(), rounded(reloads.p99_ms(), 2));
+    figures.insert("reload_p99_allowed_ms".into(), rounded(reloads.p99_allowed_ms(), 2));
+
+    let cycles = cycles::run(options.rounds * 10)?;
+    writeln!(report, "{cycles}")?;
+    figures.insert("load_unload_rss_growth".into(), rounded(cycles.growth(), 4));
+
+    let departures = runtime.block_on(departures::run(options.rounds))?;
+    writeln!(report, "{departures}")?;
+    figures.insert("sigterm_lost".into(), json!(departures.lost));
+
+    writeln!(stdout(), "{report}\n{}", Value::Object(figures))?;
+    Ok(())
+}
+
+fn options() -> Result<Options, Box<dyn Error>> {
+    let mut options = Options { seconds: 60.0, rounds: 100 };
+    let mut arguments = std::env::args().skip(1);
+    while let Some(name) = arguments.next() {
+        let value = arguments.next().ok_or_else(|| format!("{name} needs a value"))?;
+        match name.as_str() {
+            "--seconds" => options.seconds = value.parse()?,
+            "--rounds" => options.rounds = value.parse()?,
+            _ => return Err("usage: churn [--seconds N] [--rounds N]".into()),
+        }
+    }
+    Ok(options)
+}

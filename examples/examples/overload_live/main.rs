@@ -1,0 +1,241 @@
+//! What is left of the server when twice as much is asked as it can do: answers in time, quick refusals, level memory, and
+//! how soon it is itself again.
+//!
+//! ```sh
+//! just bench overload-live                # about four minutes
+//! just bench overload-live --seconds 10
+//! ```
+//!
+//! For each variant of the bundled model it starts `volley-server` on core 0, its cache off, and finds the capacity in a
+//! closed loop from core 1, before and after. In between it sends twice that as independent users would, each request with
+//! a deadline. Goodput is the answers that callers had by their deadline over those that the capacity would have given.
+
+mod prober;
+
+use std::error::Error;
+use std::fmt::Write as _;
+use std::io::{Write as _, stdout};
+use std::num::NonZeroUsize;
+use std::time::{Duration, Instant};
+
+use serde_json::{Map, Value};
+use volley_examples::{ServerProcess, pin_this_process, rounded};
+use volley_validate::failure::FailureKind;
+use volley_validate::load::{self, Arrivals, ClosedLoop, Load, Measurement, OpenLoop, Rate};
+use volley_validate::protocol::RequestOptions;
+use volley_validate::subject::Subject;
+use volley_validate::target::Target;
+use volley_validate::usage::ProcessUsage;
+
+use prober::Prober;
+
+const SERVER_CORE: usize = 0;
+const LOAD_CORE: usize = 1;
+/// An answer that a caller has later is worth nothing to it.
+const DEADLINE: Duration = Duration::from_millis(50);
+/// What a caller leaves of that for the way there and back: the server is told the rest.
+const WAY: Duration = Duration::from_millis(5);
+/// Offered over capacity.
+const OVERLOAD: f64 = 2.0;
+const WARMUP: Duration = Duration::from_secs(2);
+/// How long the prober watches after the load.
+const AFTERMATH: Duration = Duration::from_secs(3);
+
+struct Options {
+    seconds: f64,
+}
+
+/// What one variant did.
+struct Figures {
+    /// Requests/s in the closed loops before and after.
+    capacity: [f64; 2],
+    /// Processor time a request at capacity.
+    cpu_a_request: Duration,
+    overload: Measurement,
+    /// Resident bytes, second by second.
+    resident: Vec<u64>,
+    recovery: Duration,
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let options = options()?;
+    pin_this_process(LOAD_CORE)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let measured = ["fp32", "int8"].map(|variant| runtime.block_on(overload(&options, variant)));
+    let [fp32, int8] = measured;
+    let (fp32, int8) = (fp32?, int8?);
+    let mut report = String::new();
+    fp32.describe(&mut report, "fp32")?;
+    int8.describe(&mut report, "int8")?;
+
+    let worst = |figure: fn(&Figures) -> f64| figure(&fp32).max(figure(&int8));
+    let mut figures = Map::new();
+    figures.insert("goodput_over_capacity".into(), rounded(fp32.goodput(), 3));
+    figures.insert("goodput_over_capacity_int8".into(), rounded(int8.goodput(), 3));
+    figures.insert("refusal_p99_ms".into(), rounded(worst(Figures::refusal_p99_ms), 2));
+    figures.insert("rss_growth".into(), rounded(worst(Figures::rss_growth), 4));
+    figures.insert("recovery_ms".into(), rounded(worst(|figures| figures.recovery.as_secs_f64() * 1e3), 0));
+    writeln!(stdout(), "{report}\n{}", Value::Object(figures))?;
+    Ok(())
+}
+
+fn options() -> Result<Options, Box<dyn Error>> {
+    let mut options = Options { seconds: 60.0 };
+    let mut arguments = std::env::args().skip(1);
+    while let Some(name) = arguments.next() {
+        let value = arguments.next().ok_or_else(|| format!("{name} needs a value"))?;
+        match name.as_str() {
+            "--seconds" => options.seconds = value.parse()?,
+            _ => return Err("usage: overload_live [--seconds N]".into()),
+        }
+    }
+    Ok(options)
+}
+
+async fn overload(options: &Options, variant: &str) -> Result<Figures, Box<dyn Error>> {
+    let variants = format!("[\"{variant}\"]");
+    let settings = [("VOLLEY_MODELS__CNN_LSTM__VARIANTS", variants.as_str()), ("VOLLEY_CACHE__ENABLED", "false")];
+    let server = ServerProcess::start(Some(SERVER_CORE), &settings)?;
+    let pid = server.pid();
+    let reach = async |deadline| {
+        let target = Target::new(&format!("http://{}", server.http), "cnn_lstm")?;
+        let options = RequestOptions { deadline, ..RequestOptions::default() };
+        Ok::<_, Box<dyn Error>>(Subject::reach(target, &options).await?.with_process(pid)?)
+    };
+    let told = DEADLINE.saturating_sub(WAY);
+    let (patient, hurried) = (reach(None).await?, reach(Some(told)).await?);
+
+    eprintln!("{variant}: capacity");
+    let before = saturate(&patient, options).await?;
+    let rate = Rate::new(before.requests_per_second() * OVERLOAD)?;
+    eprintln!("{variant}: {:.0} requests/s for {} s", rate.per_second(), options.seconds);
+    let plan = Load::Open(OpenLoop {
+        arrivals: Arrivals::Poisson { rate, seed: 1 },
+        warmup: WARMUP,
+        duration: Duration::from_secs_f64(options.seconds),
+        max_connections: NonZeroUsize::new(1024).ok_or("not zero")?,
+    });
+    let prober = Prober::start(server.http, told)?;
+    let mut resident = Vec::new();
+    let load_ends = Instant::now() + plan.warmup() + plan.duration();
+    let overload = load::run(&hurried, &plan, |progress| {
+        if progress.elapsed >= WARMUP {
+            resident.extend(ProcessUsage::of(pid).map(|usage| usage.resident_bytes));
+        }
+    })
+    .await?;
+    let recovery = prober.stop_after(load_ends, AFTERMATH)?;
+
+    eprintln!("{variant}: capacity again");
+    let after = saturate(&patient, options).await?;
+    Ok(Figures {
+        capacity: [before.requests_per_second(), after.requests_per_second()],
+        cpu_a_request: before.server.and_then(|usage| usage.cpu_per_request).ok_or("the server cannot be watched")?,
+        overload,
+        resident,
+        recovery,
+    })
+}
+
+async fn saturate(subject: &Subject, options: &Options) -> Result<Measurement, Box<dyn Error>> {
+    let plan = Load::Closed(ClosedLoop {
+        connections: NonZeroUsize::new(64).ok_or("not zero")?,
+        warmup: Duration::from_secs(1),
+        duration: Duration::from_secs_f64(options.seconds / 6.0),
+    });
+    let measured = load::run(subject, &plan, |_| {}).await?;
+    if measured.failures.total() > 0 {
+        return Err(format!("some requests failed: {:?}", measured.failures).into());
+    }
+    Ok(measured)
+}
+
+impl Figures {
+    fn mean_capacity(&self) -> f64 {
+        f64::midpoint(self.capacity[0], self.capacity[1])
+    }
+
+    /// Requests that were answered by their deadline.
+    fn in_time(&self) -> u64 {
+        self.overload.latency.len() - self.overload.latency.count_above(DEADLINE)
+    }
+
+    fn goodput(&self) -> f64 {
+        self.in_time() as f64 / self.overload.duration.as_secs_f64() / self.mean_capacity()
+    }
+
+    fn refusal_p99_ms(&self) -> f64 {
+        self.overload.refusals.quantile(0.99).map_or(0.0, |p99| p99.as_secs_f64() * 1e3)
+    }
+
+    /// Of the resident memory, from the end of the run's first quarter to its end.
+    fn rss_growth(&self) -> f64 {
+        let from = self.resident.get(self.resident.len() / 4);
+        from.zip(self.resident.last()).map_or(f64::NAN, |(&from, &to)| to as f64 / from as f64 - 1.0)
+    }
+
+    /// Microseconds of processor time for each request that was not answered: what is left when each answer is taken to
+    /// cost what it costs at capacity.
+    fn refusal_us(&self) -> f64 {
+        let cpu = self.overload.server.map_or(f64::NAN, |usage| usage.cpu.as_secs_f64());
+        let answers = self.overload.completed as f64 * self.cpu_a_request.as_secs_f64();
+        (cpu - answers) * 1e6 / (self.overload.offered - self.overload.completed) as f64
+    }
+
+    fn describe(&self, report: &mut String, variant: &str) -> Result<(), std::fmt::Error> {
+        let overload = &self.overload;
+        let per_second = |count: u64| count as f64 / overload.duration.as_secs_f64();
+        let ms = |time: Option<Duration>| time.map_or(f64::NAN, |time| time.as_secs_f64() * 1e3);
+        let [before, after] = self.capacity;
+        let cpu_us = self.cpu_a_request.as_secs_f64() * 1e6;
+        let deadline = DEADLINE.as_millis();
+        writeln!(report, "{variant}")?;
+        writeln!(
+            report,
+            "  capacity                  {before:.0} requests/s before, {after:.0} after; {cpu_us:.0} us CPU each"
+        )?;
+        writeln!(report, "  offered                   {:.0} requests/s", per_second(overload.offered))?;
+        writeln!(report, "  answered                  {:.0} requests/s", per_second(overload.completed))?;
+        writeln!(
+            report,
+            "  ... within {deadline} ms          {:.0} requests/s, goodput {:.3} of capacity; p50 {:.1} ms, p99 {:.1} ms",
+            per_second(self.in_time()),
+            self.goodput(),
+            ms(overload.latency.quantile(0.5)),
+            ms(overload.latency.quantile(0.99)),
+        )?;
+        writeln!(
+            report,
+            "  refused                   {:.0} requests/s, {} without Retry-After; p50 {:.2} ms, p99 {:.2} ms, longest {:.1} ms",
+            per_second(overload.refusals.len()),
+            overload.refusals_without_retry_after,
+            ms(overload.refusals.quantile(0.5)),
+            ms(overload.refusals.quantile(0.99)),
+            ms(overload.refusals.max()),
+        )?;
+        let refused = overload.refusals.len();
+        let late = overload.failures.count(FailureKind::Status(504)).saturating_sub(refused);
+        writeln!(report, "  given up while waiting    {:.1} requests/s", per_second(late))?;
+        for (kind, failures) in overload.failures.iter() {
+            writeln!(report, "  {kind:<25} {}, the first: {}", failures.count, failures.first_message)?;
+        }
+        writeln!(report, "  server's CPU              {:.1} us a request that was not answered", self.refusal_us())?;
+        let (first, last) = (self.resident.first().copied().unwrap_or(0), self.resident.last().copied().unwrap_or(0));
+        writeln!(
+            report,
+            "  resident                  {:.1} MB at first, {:.1} MB at last, growth {:.4} after the first quarter",
+            first as f64 / 1e6,
+            last as f64 / 1e6,
+            self.rss_growth()
+        )?;
+        writeln!(
+            report,
+            "  load generator            {:.0} % busy, turned to a request {:.2} ms late at p99, {} connections, {} waits for one",
+            overload.generator.busy_cores * 100.0,
+            ms(overload.slip.quantile(0.99)),
+            overload.connections,
+            overload.waited_for_connection,
+        )?;
+        writeln!(report, "  recovered                 {:.0} ms after the load\n", ms(Some(self.recovery)))
+    }
+}
