@@ -278,6 +278,49 @@ mod tests {
     }
 
     #[test]
+    fn every_datatype_is_read_from_raw_bytes_and_all_but_half_precision_from_json() {
+        let cases: [(DataType, &str, &[u8]); 13] = [
+            (DataType::Bool, "true", &[1]),
+            (DataType::Uint8, "255", &[255]),
+            (DataType::Uint16, "258", &[2, 1]),
+            (DataType::Uint32, "258", &[2, 1, 0, 0]),
+            (DataType::Uint64, "258", &[2, 1, 0, 0, 0, 0, 0, 0]),
+            (DataType::Int8, "-1", &[255]),
+            (DataType::Int16, "-2", &[254, 255]),
+            (DataType::Int32, "-2", &[254, 255, 255, 255]),
+            (DataType::Int64, "-2", &[254, 255, 255, 255, 255, 255, 255, 255]),
+            (DataType::Fp16, "1", &[0, 0x3c]),
+            (DataType::Fp32, "1", &[0, 0, 0x80, 0x3f]),
+            (DataType::Fp64, "1", &[0, 0, 0, 0, 0, 0, 0xf0, 0x3f]),
+            (DataType::Bf16, "1", &[0x80, 0x3f]),
+        ];
+        for (dtype, text, bytes) in cases {
+            let specs = [TensorSpec { name: "x".into(), dtype, row_shape: vec![] }];
+            let interface = Interface { inputs: &specs, outputs: &specs, max_rows: 8, allow_non_finite: false };
+            let read = |data: &str, raw: &[u8]| {
+                let json = format!(
+                    r#"{{"inputs":[{{"name":"x","shape":[1],"datatype":"{dtype}",{data}}}],"parameters":{{"binary_data_output":true}}}}"#
+                );
+                Envelope::read(json.as_bytes(), Bytes::copy_from_slice(raw).into())?.bind(interface)
+            };
+            let sized = format!(r#""parameters":{{"binary_data_size":{}}}"#, bytes.len());
+            let raw = read(&sized, bytes).expect("raw bytes");
+            assert_eq!(raw.inputs[0].clone().into_contiguous(), bytes, "{dtype}");
+            let listed = read(&format!(r#""data":[{text}]"#), &[]);
+            if has_text(dtype) {
+                assert_eq!(listed.expect("a list").inputs[0].clone().into_contiguous(), bytes, "{dtype}");
+            } else {
+                let message = listed.expect_err("it has no form in JSON").message;
+                assert!(message.starts_with("inputs[0].data: ") && message.contains("no form in JSON"), "{message}");
+            }
+            // Ones in all places are a NaN, where there are NaNs.
+            let ones = read(&sized, &vec![0xff; bytes.len()]);
+            let floats = [DataType::Fp16, DataType::Bf16, DataType::Fp32, DataType::Fp64];
+            assert_eq!(ones.is_err(), floats.contains(&dtype), "{dtype}");
+        }
+    }
+
+    #[test]
     fn errors_name_the_field_that_is_wrong() {
         let input = |rest: &str| format!(r#"{{"inputs":[{{"name":"input",{rest}}}]}}"#);
         let good = r#""shape":[1,2,3],"datatype":"FP32","data":[1,2,3,4,5,6]"#;

@@ -5,5 +5,6 @@ mod listener;
 mod service;
 mod status;
 mod timeout;
+mod wire;
 
 pub(crate) use listener::serve;

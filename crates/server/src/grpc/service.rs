@@ -11,12 +11,12 @@ use tonic::body::Body;
 use tonic::codec::CompressionEncoding;
 use tonic::server::Grpc;
 use tonic::{Status, Streaming};
-use tonic_prost::ProstCodec;
 use tower::service_fn;
 use volley_scheduler::Handoff;
 
 use super::infer::{infer, infer_each};
 use super::timeout::patience;
+use super::wire::Wire;
 use crate::codec::ModelInferRequest;
 use crate::error::ApiError;
 use crate::http::Edge;
@@ -128,12 +128,12 @@ where
 
 /// How messages are read and written. Answers are compressed as the request is: a caller that takes compressed answers
 /// (they all say so) would rather have them sooner, unless it compresses itself.
-fn grpc<Answer, Asked>(edge: &Edge, headers: &HeaderMap) -> Grpc<ProstCodec<Answer, Asked>>
+fn grpc<Answer, Asked>(edge: &Edge, headers: &HeaderMap) -> Grpc<Wire<Answer, Asked>>
 where
     Asked: prost::Message + Default + 'static,
     Answer: prost::Message + 'static,
 {
-    let grpc = Grpc::new(ProstCodec::default())
+    let grpc = Grpc::new(Wire::new())
         .accept_compressed(CompressionEncoding::Gzip)
         .accept_compressed(CompressionEncoding::Deflate)
         .max_decoding_message_size(edge.max_body_bytes);
