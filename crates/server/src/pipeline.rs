@@ -6,7 +6,7 @@ use std::time::Instant;
 use tokio::time::timeout_at;
 use volley_cache::{Cache, Followed, Key, Lead, Lookup, Rank};
 use volley_gpu_runtime::Outputs;
-use volley_scheduler::{Failure, Handoff, Outcome, Priority, Request, SubmitError, Ticket};
+use volley_scheduler::{Failure, Handoff, Outcome, Priority, Request, SubmitError, TenantId, Ticket};
 use volley_telemetry::{EdgeMetrics, Lane};
 
 use crate::catalog::{Catalog, Selection, ServedVariant};
@@ -38,6 +38,8 @@ pub(crate) struct Call<'a> {
     pub body: Pieces,
     /// The value of `Inference-Header-Content-Length`.
     pub json_length: Option<usize>,
+    /// Who asks, as the scheduler knows them, if they have a name.
+    pub tenant: Option<TenantId>,
     /// When the request's head was read: deadlines and latency count from here.
     pub arrival: Instant,
 }
@@ -85,7 +87,7 @@ impl Pipeline {
         let variant = &found.inspect_err(|error| self.rejected(error))?;
         let lane = lane(urgency.priority);
         let unanswered = Unanswered(Some((variant, lane)));
-        let result = self.answer(handoff, variant, envelope, urgency, use_cache).await;
+        let result = self.answer(handoff, call.tenant, variant, envelope, urgency, use_cache).await;
         unanswered.ended();
         match &result {
             Ok(_) => variant.metrics.request_completed(lane, call.arrival.elapsed()),
@@ -101,6 +103,7 @@ impl Pipeline {
     async fn answer(
         &self,
         handoff: &Handoff,
+        tenant: Option<TenantId>,
         variant: &Arc<ServedVariant>,
         envelope: Envelope<'_>,
         urgency: Urgency,
@@ -108,7 +111,7 @@ impl Pipeline {
     ) -> Result<Encoded, ApiError> {
         let interface = variant.interface(envelope.parameters().wants_uncertainty());
         let request = envelope.bind(interface)?;
-        let errand = Errand { variant, request: &request, urgency, handoff };
+        let errand = Errand { variant, request: &request, urgency, tenant, handoff };
         let computed = match &self.cache {
             Some(cache) if use_cache => self.cached(cache, errand).await?,
             _ => in_time(urgency.deadline, self.compute(errand)).await??,
@@ -194,7 +197,7 @@ impl Pipeline {
     }
 
     fn submit(&self, errand: Errand<'_>, attempt: Attempt) -> Result<Ticket<JobResult>, ApiError> {
-        let Errand { variant, request, urgency, handoff } = errand;
+        let Errand { variant, request, urgency, tenant, handoff } = errand;
         if variant.is_out() {
             let ServedVariant { model_name, version, variant, .. } = &**variant;
             let message = format!(
@@ -209,6 +212,9 @@ impl Pipeline {
         let job = Job { variant: Arc::clone(variant), inputs: Arc::clone(&request.inputs), rows: request.rows };
         let rows = job.rows.try_into().expect("a request that was checked has rows");
         let mut submission = Request::new(group, job).priority(urgency.priority).rows(rows).handoff(handoff);
+        if let Some(tenant) = tenant {
+            submission = submission.tenant(tenant);
+        }
         if let Some(deadline) = urgency.deadline {
             submission = submission.deadline(deadline);
         }
@@ -222,6 +228,7 @@ struct Errand<'a> {
     variant: &'a Arc<ServedVariant>,
     request: &'a InferRequest,
     urgency: Urgency,
+    tenant: Option<TenantId>,
     handoff: &'a Handoff,
 }
 
@@ -306,6 +313,7 @@ pub(crate) fn lane(priority: Priority) -> Lane {
 fn refusal<T>(refused: &SubmitError<T>) -> ApiError {
     match refused {
         SubmitError::Full(_) => ApiError::new(Cause::QueueFull, refused.to_string()),
+        SubmitError::QuotaExceeded(_) => ApiError::new(Cause::QuotaExceeded, refused.to_string()),
         SubmitError::Closed(_) => ApiError::shutting_down(),
         SubmitError::DeadlinePassed(_) => ApiError::deadline(),
         SubmitError::DeadlineUnmeetable(_, wait) => ApiError::unmeetable(*wait),

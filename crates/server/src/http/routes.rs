@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, State};
-use axum::http::{Method, Response, StatusCode, Uri};
+use axum::http::{Method, Request, Response, StatusCode, Uri};
 use axum::response::{IntoResponse, Json};
 use axum::routing::{get, post};
 use serde::Serialize;
@@ -14,11 +14,28 @@ use volley_gpu_runtime::TensorSpec;
 use super::infer::failure;
 use super::listener::{Edge, Phase};
 use super::repository;
+use crate::access::Need;
 use crate::catalog::Selection;
+use crate::config::Scope;
 use crate::error::{ApiError, Cause};
 
 /// The protocol's extensions that are offered.
 const EXTENSIONS: [&str; 2] = ["binary_tensor_data", "model_repository"];
+
+/// What a request needs its caller to be: by its path and method, whether or not there is such a route.
+pub(super) fn need<B>(request: &Request<B>) -> Need {
+    let path = request.uri().path();
+    if matches!(path, "/v2/health/live" | "/v2/health/ready") {
+        return Need::Nothing;
+    }
+    let changes_models = path.strip_prefix("/v2/repository/").is_some_and(|rest| rest != "index");
+    match *request.method() {
+        _ if changes_models => Need::Scope(Scope::Admin),
+        Method::GET | Method::HEAD => Need::Any,
+        _ if path == "/v2/repository/index" => Need::Any,
+        _ => Need::Scope(Scope::Infer),
+    }
+}
 
 pub(super) fn router(edge: Arc<Edge>) -> Router {
     let model = get(model_metadata);
