@@ -56,6 +56,7 @@ fn each_heavy_dependency_has_one_home() {
         ("fred", &["volley-cache"]),
         ("axum", &["volley-server"]),
         ("hyper", &["volley-server", "volley-validate"]),
+        ("tokio-rustls", &["volley-server"]),
         ("metrics-exporter-prometheus", &["volley-telemetry"]),
     ];
     for (dependency, allowed) in homes {
