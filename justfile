@@ -24,6 +24,30 @@ test:
     {{python}} -m unittest discover --start-directory tests/clients
     cd models && ../{{python}} -m unittest discover --start-directory tests
 
+# Run the tests of every public client, unchanged: Triton's, its perf_analyzer, KServe's, and schemathesis
+clients:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    cargo build --locked --bin volley-server
+    cargo build --release --locked --package volley-gpu-runtime --example operators
+    # What depends on much, or on what does not go with the rest, has a Python environment of its own.
+    environment() {
+        local venv=.volley/clients-$1 requirements=requirements/clients-$1.txt
+        cmp --silent "$requirements" "$venv/installed" && return
+        python3 -m venv "$venv"
+        "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "${@:2}" -r "$requirements"
+        cp "$requirements" "$venv/installed"
+    }
+    environment kserve
+    environment openapi
+    environment triton --no-deps
+    {{python}} tests/clients/run.py {{python}}=./'test_*.py' .volley/clients-kserve/bin/python=more/test_kserve.py \
+        .volley/clients-triton/bin/python=more/test_perf_analyzer.py .volley/clients-openapi/bin/python=more/test_openapi.py
+
+# Send the parsers of requests ten million inputs, half of them structured, and that of the configuration a quarter as many
+fuzz iterations="2500000":
+    VOLLEY_FUZZ_ITERATIONS={{iterations}} cargo test --release --locked --package volley-server --lib fuzz:: -- --nocapture
+
 # All that CI checks besides the tests: format, lints, docs, spelling, and licences where cargo-deny is installed
 check:
     cargo fmt --all --check
@@ -41,7 +65,7 @@ loom:
 gpu-check *args:
     @{{just_executable()}} bench gpu-check {{args}}
 
-# Run a benchmark: path, sla, variants, faults, accuracy, scheduler, leadership, overload or soak-scheduler; --report keeps what it prints
+# Run a benchmark: path, sla, variants, faults, cache, accuracy, scheduler, leadership, overload or soak-scheduler; --report keeps what it prints
 bench name *args:
     #!/usr/bin/env bash
     set -euo pipefail
@@ -97,6 +121,11 @@ _bench-variants *args:
     cargo build --release --locked --examples -p volley-gpu-runtime -p volley-examples
     {{target}}/release/examples/variants {{args}}
 
+# The cache alone and behind HTTP: keys, hits, memory, a warm restart, hits against a bare echo server
+_bench-cache *args:
+    cargo build --release --locked --bins --examples -p volley-server -p volley-examples
+    {{target}}/release/examples/cache {{args}}
+
 # Each fault for real, under load: what is lost, what is wrong, how long recovery takes
 _bench-faults *args:
     cargo build --release --locked --bins --examples -p volley-server -p volley-gpu-runtime -p volley-examples
@@ -106,6 +135,11 @@ _bench-faults *args:
 _bench-accuracy *args:
     cargo build --release --locked --package volley-gpu-runtime --example operators
     cd models && ../{{python}} -m volley_models accuracy {{args}}
+
+# Redis killed, paused, slow, full, lying, failing over, resharding: under a live server at half of its capacity
+_bench-redis-faults *args:
+    cargo build --release --locked --bins --examples -p volley-server -p volley-examples
+    {{target}}/release/examples/redis_faults {{args}}
 
 # The scheduler alone against what else there is, and what a submit costs
 _bench-scheduler *args:

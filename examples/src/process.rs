@@ -57,7 +57,8 @@ impl ServerProcess {
     pub fn start(core: Option<usize>, settings: &[(&str, &str)]) -> Result<Self, Box<dyn Error>> {
         let program = programs()?.join("volley-server");
         let mut command = core.map_or_else(|| Command::new(&program), |core| pinned(core, &program));
-        command.args(["--http-port", "0", "--metrics-port", "0", "--admin-port", "0", "--log-format", "json"]);
+        command.args(["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0", "--admin-port", "0"]);
+        command.args(["--log-format", "json"]);
         let started = Instant::now();
         let mut child = command.envs(settings.iter().copied()).stderr(Stdio::piped()).spawn()?;
         let mut log = BufReader::new(child.stderr.take().ok_or("stderr is piped")?);

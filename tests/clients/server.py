@@ -19,7 +19,8 @@ class Server:
     def __init__(self, **settings):
         program = TARGET / os.environ.get("VOLLEY_TEST_PROFILE", "debug") / "volley-server"
         self._process = subprocess.Popen(
-            [program, "--http-port", "0", "--metrics-port", "0", "--admin-port", "0", "--log-format", "json"],
+            [program, "--http-port", "0", "--grpc-port", "0", "--metrics-port", "0", "--admin-port", "0",
+             "--log-format", "json"],
             env=os.environ | settings, stderr=subprocess.PIPE, text=True, cwd=ROOT,
         )
         seen = []
@@ -27,7 +28,7 @@ class Server:
             seen.append(line)
             entry = json.loads(line) if line.startswith("{") else {}
             if entry.get("message") == "ready":
-                self.address = entry["http"]
+                self.address, self.grpc_address = entry["http"], entry["grpc"]
                 break
         else:
             raise RuntimeError("the server ended before it was ready:\n" + "".join(seen))

@@ -1,28 +1,12 @@
-"""Triton's own Python client, unchanged, against ONNX Runtime on the same file."""
+"""Triton's own Python client over HTTP, unchanged, against ONNX Runtime on the same file."""
 
 import threading
 import unittest
 
 import numpy as np
-import onnxruntime
 import tritonclient.http as triton
-from server import MODEL, OPERATORS, Server
-
-FILES = {"fp32": MODEL / "model.onnx", "int8": MODEL / "model.int8.onnx"}
-TOLERANCE = 1e-5
-
-
-def reference(path):
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.register_custom_ops_library(str(OPERATORS))
-    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-
-
-def windows(rows, seed):
-    """Random walks: what order-book channels look like to the model, more than white noise does."""
-    steps = np.random.default_rng(seed).standard_normal((rows, 50, 60))
-    return steps.cumsum(axis=2).astype(np.float32)
+from reference import FILES, TOLERANCE, reference, windows
+from server import Server
 
 
 class TritonClient(unittest.TestCase):
@@ -106,6 +90,53 @@ class TritonClient(unittest.TestCase):
             tensor.set_data_from_numpy(values)
             result = client.infer("cnn_lstm", [tensor])
             self.check([result.as_numpy("features"), result.as_numpy("prediction")], values, "int8")
+
+    def test_compressed_requests_and_answers_say_the_same(self):
+        with triton.InferenceServerClient(self.server.address) as client:
+            values = windows(3, seed=11)
+            plain = self.infer(client, values, binary=False, variant="int8")
+            for algorithm in ("gzip", "deflate"):
+                for binary in (True, False):
+                    with self.subTest(algorithm=algorithm, binary=binary):
+                        got = self.infer(
+                            client, values, binary=binary, variant="int8",
+                            request_compression_algorithm=algorithm, response_compression_algorithm=algorithm,
+                        )
+                        for a, b in zip(got, plain, strict=True):
+                            np.testing.assert_allclose(a, b, atol=TOLERANCE)
+
+    def test_requests_sent_without_waiting_are_all_answered(self):
+        with triton.InferenceServerClient(self.server.address, concurrency=4) as client:
+            asked = []
+            for seed in range(12):
+                values = windows(1, seed=seed)
+                tensor = triton.InferInput("input", list(values.shape), "FP32")
+                tensor.set_data_from_numpy(values)
+                asked.append((values, client.async_infer("cnn_lstm", [tensor], request_id=str(seed))))
+            for seed, (values, pending) in enumerate(asked):
+                result = pending.get_result()
+                self.assertEqual(result.get_response()["id"], str(seed))
+                self.check([result.as_numpy("features"), result.as_numpy("prediction")], values, "int8", seed=seed)
+
+    def test_configuration_statistics_and_index(self):
+        with triton.InferenceServerClient(self.server.address) as client:
+            self.assertEqual(client.get_model_config("cnn_lstm")["max_batch_size"], 32)
+            statistics = client.get_inference_statistics("cnn_lstm")["model_stats"][0]
+            self.assertIn("success", statistics["inference_stats"])
+            self.assertEqual(client.get_model_repository_index()[0]["state"], "READY")
+
+    def test_what_is_not_offered_is_refused_in_words(self):
+        with triton.InferenceServerClient(self.server.address) as client:
+            with self.assertRaisesRegex(triton.InferenceServerException, "shared memory is not offered"):
+                client.register_system_shared_memory("region", "/region", 12000)
+            tensor = triton.InferInput("input", [1, 50, 60], "FP32")
+            tensor.set_shared_memory("region", 12000)
+            with self.assertRaisesRegex(triton.InferenceServerException, "shared memory is not offered"):
+                client.infer("cnn_lstm", [tensor])
+            tensor.set_data_from_numpy(windows(1, seed=1))
+            classes = triton.InferRequestedOutput("prediction", class_count=2)
+            with self.assertRaisesRegex(triton.InferenceServerException, "classification: not offered"):
+                client.infer("cnn_lstm", [tensor], outputs=[classes])
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
-use volley_cache::{Cache, CacheConfig, Key, Keyer, Lookup, Rank};
+use volley_cache::{Cache, CacheConfig, Domain, Key, Keyer, Lookup, Rank};
 
 /// Input of one request and what a model with 128 features and 3 classes answers, in bytes.
 const INPUT: usize = 50 * 60 * 4;
@@ -25,22 +25,26 @@ fn main() {
     let keys: Vec<Key> = (0..KEYS).map(|n| key(&keyer, n, b"")).collect();
     let output = [0; OUTPUT];
     let cache = Cache::<()>::new(config);
-    let fill = |cache: &Cache<()>, key| match cache.lookup(key, RANK) {
+    let domain = |cache: &Cache<()>| cache.domain("model", "1", &[]);
+    let fill = |cache: &Cache<()>, domain: &Domain, key| match cache.lookup(key, domain, RANK) {
         Lookup::Lead(lead) => lead.complete(Bytes::copy_from_slice(&output)),
         Lookup::Hit(_) | Lookup::Follow(_) => unreachable!("each key is new and this is the only thread"),
     };
-    report("miss and insertion", keys.iter().map(|key| fill(&cache, *key)));
-    report("hit", keys.iter().map(|key| _ = black_box(cache.lookup(*key, RANK))));
+    let of = domain(&cache);
+    report("miss and insertion", keys.iter().map(|key| fill(&cache, &of, *key)));
+    report("hit", keys.iter().map(|key| _ = black_box(cache.lookup(*key, &of, RANK))));
 
     let hot = keys[0];
-    report("hit on one hot key", (0..KEYS).map(|_| _ = black_box(cache.lookup(hot, RANK))));
+    report("hit on one hot key", (0..KEYS).map(|_| _ = black_box(cache.lookup(hot, &of, RANK))));
 
     let full = Cache::<()>::new(CacheConfig { capacity_bytes: 1 << 20, ..config });
-    report("miss and insertion, full: one evicted each", keys.iter().map(|key| fill(&full, *key)));
+    let of = domain(&full);
+    report("miss and insertion, full: one evicted each", keys.iter().map(|key| fill(&full, &of, *key)));
 
     let led = Cache::<()>::new(config);
-    let _lead = led.lookup(hot, RANK);
-    report("follow and leave", (0..KEYS).map(|_| _ = black_box(led.lookup(hot, RANK))));
+    let of = domain(&led);
+    let _lead = led.lookup(hot, &of, RANK);
+    report("follow and leave", (0..KEYS).map(|_| _ = black_box(led.lookup(hot, &of, RANK))));
 }
 
 fn key(keyer: &Keyer, n: u32, input: &[u8]) -> Key {

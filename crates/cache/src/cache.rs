@@ -1,20 +1,29 @@
 //! The cache as its users see it: look up, and answer, lead or follow.
 
+use crate::coherence::Coherence;
+use crate::domain::Domain;
 use crate::flight::{Flight, Flights, Joined};
-use crate::key::Key;
+use crate::gate::WhenCutOff;
+use crate::key::{Key, Keyer};
 use crate::lead::{Follow, Lead};
-use crate::local::Local;
+use crate::local::{Entry, Local};
 use crate::rank::Rank;
+use crate::restore::{Restore, RestoreError};
+use crate::scope::Scope;
+use crate::snapshot::{self, Saved};
+use crate::stamp::Stamp;
 use bytes::Bytes;
 use std::fmt;
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 /// How much is kept, and for how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CacheConfig {
-    /// Bound on the bytes of all values together with 448 bytes of bookkeeping per entry. Applied within a few dozen
+    /// Bound on the bytes of all values together with 544 bytes of bookkeeping per entry. Applied within a few dozen
     /// insertions rather than at each. Zero keeps nothing; concurrent look-ups still share one computation.
     pub capacity_bytes: u64,
     /// How long a value may be served at most; `None` serves it until it is evicted or invalidated. A model answers the
@@ -34,6 +43,13 @@ pub struct CacheStats {
     pub misses: u64,
     /// Look-ups answered by a computation that another one led.
     pub shared: u64,
+    /// Look-ups that found an entry which was invalidated.
+    pub stale: u64,
+    /// Look-ups while this process may have missed invalidations for longer than it is allowed to. They are served from
+    /// memory or not, as [`WhenCutOff`] says.
+    pub cut_off: u64,
+    /// Invalidations made by this process.
+    pub invalidations: u64,
     /// Entries that made room for newer ones.
     pub evictions: u64,
     /// Entries whose time was over. Each is counted when its memory is reclaimed, up to seconds after it was last
@@ -67,11 +83,14 @@ pub struct Cache<E: Clone> {
 
 /// Counters are written by look-ups and followers and read by statistics; counts only, so all accesses are relaxed.
 pub(crate) struct Inner<E> {
-    local: Local,
+    local: Arc<Local>,
+    pub(crate) coherence: Coherence,
     pub(crate) flights: Flights<E>,
     hits: AtomicU64,
     misses: AtomicU64,
     shared: AtomicU64,
+    stale: AtomicU64,
+    cut_off: AtomicU64,
 }
 
 impl<E: Clone> Cache<E> {
@@ -79,28 +98,44 @@ impl<E: Clone> Cache<E> {
     #[must_use]
     pub fn new(config: CacheConfig) -> Self {
         let CacheConfig { capacity_bytes, time_to_live, ttl_jitter } = config;
+        let local = Arc::new(Local::new(capacity_bytes, time_to_live, ttl_jitter));
         let inner = Inner {
-            local: Local::new(capacity_bytes, time_to_live, ttl_jitter),
+            coherence: Coherence::new(Arc::clone(&local)),
+            local,
             flights: Flights::new(),
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
             shared: AtomicU64::new(0),
+            stale: AtomicU64::new(0),
+            cut_off: AtomicU64::new(0),
         };
         Self { inner: Arc::new(inner) }
     }
 
-    /// Finds the value of `key`, or joins its computation on behalf of a caller of this `rank`.
-    pub fn lookup(&self, key: Key, rank: Rank) -> Lookup<E> {
+    /// The domain of these names, for [`lookup`](Self::lookup).
+    #[must_use]
+    pub fn domain(&self, model: &str, version: &str, tags: &[&str]) -> Domain {
+        self.inner.coherence.domain(model, version, tags)
+    }
+
+    /// Finds the value of `key`, an entry of `domain`, or joins its computation on behalf of a caller of this `rank`.
+    pub fn lookup(&self, key: Key, domain: &Domain, rank: Rank) -> Lookup<E> {
         let inner = &self.inner;
-        let joined = match inner.local.get(key) {
-            Some(value) => Joined::Found(value),
-            None => inner.flights.join(key, rank, || inner.local.get(key)),
-        };
-        match joined {
-            Joined::Found(value) => {
-                inner.hits.fetch_add(1, Ordering::Relaxed);
-                Lookup::Hit(value)
+        let bypassed = inner.is_bypassed();
+        if !bypassed && let Some(entry) = inner.local.get(key) {
+            if entry.is_fresh(domain) {
+                return inner.hit(entry.served());
             }
+            inner.stale.fetch_add(1, Ordering::Relaxed);
+        }
+        let find = || {
+            let entry = (!bypassed).then(|| inner.local.get(key)).flatten()?;
+            entry.is_fresh(domain).then(|| entry.served())
+        };
+        let born = inner.coherence.seen();
+        let is_fresh = |born: Stamp| inner.coherence.is_fresh(key, domain, born);
+        match inner.flights.join(key, domain, rank, born, is_fresh, find) {
+            Joined::Found(value) => inner.hit(value),
             Joined::Leads(flight) => {
                 inner.count_miss();
                 Lookup::Lead(Lead::new(Arc::clone(inner), flight))
@@ -109,29 +144,53 @@ impl<E: Clone> Cache<E> {
         }
     }
 
-    /// Forgets the value of `key`. A look-up that starts afterwards computes it anew: a computation under way still
+    /// Forgets every value of `scope`. A look-up that starts afterwards computes it anew: a computation under way still
     /// answers those who wait for it, but is neither stored nor joined.
-    pub fn invalidate(&self, key: Key) {
-        self.inner.flights.detach(key, || self.inner.local.remove(key));
+    pub fn invalidate(&self, scope: Scope) {
+        self.inner.coherence.invalidate(scope);
     }
 
-    /// Forgets every value, as [`invalidate`](Self::invalidate) does one. A value stored by another thread meanwhile
-    /// may go too.
-    pub fn clear(&self) {
-        // In this order: a flight that lands in between was begun after the call was, and loses no more than its entry.
-        self.inner.flights.detach_all();
-        self.inner.local.clear();
+    /// The side of the cache that whoever keeps replicas coherent talks to.
+    #[must_use]
+    pub fn coherence(&self) -> &Coherence {
+        &self.inner.coherence
+    }
+
+    /// Writes the entries that were asked for most often to the file at `path`, of `max_bytes` at most, for
+    /// [`restore`](Self::restore). The file appears, or takes the place of the one before, when it is complete.
+    ///
+    /// Takes as long as the writing does, and holds up no look-up.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be written; one that was there before stays.
+    pub fn save(&self, keyer: &Keyer, path: &Path, max_bytes: u64) -> io::Result<Saved> {
+        snapshot::save(&self.inner.coherence, keyer, path, max_bytes)
+    }
+
+    /// Opens the snapshot at `path`. Iterating over what this returns takes its entries into the cache.
+    ///
+    /// What the snapshot knows to be invalidated is known to the cache when this returns.
+    ///
+    /// # Errors
+    ///
+    /// [`RestoreError`] says why nothing can be taken from the file.
+    pub fn restore(&self, keyer: &Keyer, path: &Path) -> Result<Restore, RestoreError> {
+        Restore::open(&self.inner.coherence, keyer, path)
     }
 
     /// Counts so far. Does the maintenance that is due first, so call it per scrape rather than per request.
     #[must_use]
     pub fn stats(&self) -> CacheStats {
-        let Inner { local, flights: _, hits, misses, shared } = &*self.inner;
+        let Inner { local, coherence, flights: _, hits, misses, shared, stale, cut_off } = &*self.inner;
         local.settle();
         CacheStats {
             hits: hits.load(Ordering::Relaxed),
             misses: misses.load(Ordering::Relaxed),
             shared: shared.load(Ordering::Relaxed),
+            stale: stale.load(Ordering::Relaxed),
+            cut_off: cut_off.load(Ordering::Relaxed),
+            invalidations: coherence.invalidations(),
             evictions: local.evicted(),
             expirations: local.expired(),
             entries: local.entries(),
@@ -141,9 +200,31 @@ impl<E: Clone> Cache<E> {
 }
 
 impl<E: Clone> Inner<E> {
-    pub(crate) fn land(&self, flight: &Arc<Flight<E>>, value: Bytes) {
-        let stored = value.clone();
-        self.flights.land(flight, Ok(value), || self.local.insert(flight.key(), stored));
+    fn is_bypassed(&self) -> bool {
+        let cut_off = self.coherence.cut_off();
+        if cut_off.is_some() {
+            self.cut_off.fetch_add(1, Ordering::Relaxed);
+        }
+        cut_off == Some(WhenCutOff::Bypass)
+    }
+
+    fn hit(&self, value: Bytes) -> Lookup<E> {
+        self.hits.fetch_add(1, Ordering::Relaxed);
+        Lookup::Hit(value)
+    }
+
+    pub(crate) fn land(&self, flight: &Arc<Flight<E>>, value: Bytes, born: Stamp) {
+        let (key, domain) = (flight.key(), flight.domain());
+        let entry = Entry {
+            value: value.clone(),
+            domain: domain.clone(),
+            born,
+            expires: self.local.expiry(key, Instant::now),
+            hits: AtomicU32::new(0),
+        };
+        self.flights.land(flight, Ok(value), || {
+            self.coherence.keep_if_fresh(key, domain, born, || self.local.insert(key, entry));
+        });
     }
 
     pub(crate) fn count_miss(&self) {

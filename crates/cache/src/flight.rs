@@ -2,11 +2,14 @@
 //!
 //! Two kinds of lock, both held for a few map operations and never while anything is computed or woken: a shard's,
 //! over the flights whose keys fall to it, and a flight's, over its own state; where both are held the shard's is
-//! taken first. A flight is *attached* while its shard's map holds it. Joining, landing, passing on and detaching hold
-//! the shard's lock, so at any time a key has at most one attached flight, and a flight one leader at most.
+//! taken first. A flight is *attached* while its shard's map holds it. Joining, landing and passing on hold the shard's
+//! lock, so at any time a key has at most one attached flight, and a flight one leader at most. Invalidations know
+//! nothing of flights: one that began before is found too old, by whoever would join it and when it lands.
 
+use crate::domain::Domain;
 use crate::key::{BuildPassThrough, Key};
 use crate::rank::Rank;
+use crate::stamp::Stamp;
 use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::{BTreeMap, HashMap};
@@ -31,11 +34,14 @@ struct Shard<E>(Mutex<Attached<E>>);
 /// One computation under way.
 pub(crate) struct Flight<E> {
     key: Key,
+    domain: Domain,
     state: Mutex<State<E>>,
 }
 
 struct State<E> {
     leader: Leader,
+    /// What was invalidated when the leader's computation began.
+    born: Stamp,
     /// By order of arrival. The holder of the lead is not among them; one to whom it is offered still is.
     waiters: BTreeMap<u64, Waiter>,
     arrivals: u64,
@@ -76,27 +82,41 @@ impl<E: Clone> Flights<E> {
         Self { shards: (0..SHARDS).map(|_| Shard(Mutex::default())).collect() }
     }
 
-    /// Follows the flight of `key`, or leads one of its own if `find`, called under the shard's lock, still finds
-    /// nothing.
-    pub(crate) fn join(&self, key: Key, rank: Rank, find: impl FnOnce() -> Option<Bytes>) -> Joined<E> {
+    /// Follows the flight of `key`, or leads one of its own, whose computation begins at `born`, if `find`, called
+    /// under the shard's lock, still finds nothing. A flight whose birth is not `fresh` any more is not joined: the new
+    /// one takes its place, and it detaches.
+    pub(crate) fn join(
+        &self,
+        key: Key,
+        domain: &Domain,
+        rank: Rank,
+        born: Stamp,
+        fresh: impl FnOnce(Stamp) -> bool,
+        find: impl FnOnce() -> Option<Bytes>,
+    ) -> Joined<E> {
         let mut attached = self.attached(key);
         if let Some(flight) = attached.get(&key) {
-            let flight = Arc::clone(flight);
-            let (number, watcher) = flight.state.lock().follow(rank);
-            drop(attached);
-            wake(watcher);
-            return Joined::Follows(flight, number);
+            let mut state = flight.state.lock();
+            if fresh(state.born) {
+                let (number, watcher) = state.follow(rank);
+                drop(state);
+                let flight = Arc::clone(flight);
+                drop(attached);
+                wake(watcher);
+                return Joined::Follows(flight, number);
+            }
         }
         if let Some(value) = find() {
             return Joined::Found(value);
         }
-        let flight = Arc::new(Flight { key, state: Mutex::new(State::led_with(rank)) });
+        let state = Mutex::new(State::led_with(rank, born));
+        let flight = Arc::new(Flight { key, domain: domain.clone(), state });
         attached.insert(key, Arc::clone(&flight));
         Joined::Leads(flight)
     }
 
     /// Ends `flight` for all who wait. `keep` stores the value, under the shard's lock, and is called only if the
-    /// flight is still attached: one that was detached computed what has been invalidated since.
+    /// flight is still attached: in place of one that was detached another has begun.
     pub(crate) fn land(&self, flight: &Arc<Flight<E>>, outcome: Result<Bytes, E>, keep: impl FnOnce()) {
         let mut attached = self.attached(flight.key);
         if detach(&mut attached, flight) {
@@ -138,20 +158,6 @@ impl<E: Clone> Flights<E> {
         }
     }
 
-    /// Detaches the flight of `key`, if there is one, and calls `remove` under the same lock.
-    pub(crate) fn detach(&self, key: Key, remove: impl FnOnce()) {
-        let mut attached = self.attached(key);
-        attached.remove(&key);
-        remove();
-    }
-
-    pub(crate) fn detach_all(&self) {
-        for shard in &self.shards {
-            // Dropped after the lock is.
-            let _detached = mem::take(&mut *shard.0.lock());
-        }
-    }
-
     fn attached(&self, key: Key) -> MutexGuard<'_, Attached<E>> {
         #[expect(clippy::cast_possible_truncation, reason = "only the low bits choose a shard")]
         let shard = key.spread() as usize % SHARDS;
@@ -162,6 +168,19 @@ impl<E: Clone> Flights<E> {
 impl<E: Clone> Flight<E> {
     pub(crate) fn key(&self) -> Key {
         self.key
+    }
+
+    pub(crate) fn domain(&self) -> &Domain {
+        &self.domain
+    }
+
+    pub(crate) fn born(&self) -> Stamp {
+        self.state.lock().born
+    }
+
+    /// The computation begins anew, by another leader.
+    pub(crate) fn begin_anew(&self, born: Stamp) {
+        self.state.lock().born = born;
     }
 
     /// The join of the ranks of all who wait, the leader among them.
@@ -207,8 +226,8 @@ impl<E: Clone> Flight<E> {
 }
 
 impl<E> State<E> {
-    fn led_with(rank: Rank) -> Self {
-        Self { leader: Leader::Holds(rank), waiters: BTreeMap::new(), arrivals: 0, landed: None, watch: None }
+    fn led_with(rank: Rank, born: Stamp) -> Self {
+        Self { leader: Leader::Holds(rank), born, waiters: BTreeMap::new(), arrivals: 0, landed: None, watch: None }
     }
 
     /// The new waiter's number, and the leader's task if it wants to hear of this rank.

@@ -3,6 +3,7 @@
 use crate::cache::Inner;
 use crate::flight::{Flight, Turn};
 use crate::rank::Rank;
+use crate::stamp::Stamp;
 use bytes::Bytes;
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -30,10 +31,31 @@ impl<E: Clone> Lead<E> {
     ///
     /// The value is kept as it is: a slice of a larger buffer keeps that whole buffer alive for as long as it is
     /// cached, so hand in bytes of their own. A value larger than the cache answers the followers and is not stored;
-    /// neither is one whose key was invalidated, or the cache cleared, since the flight began.
+    /// neither is one that was invalidated since [`born`](Self::born).
     pub fn complete(mut self, value: Bytes) {
         self.landed = true;
-        self.inner.land(&self.flight, value);
+        let born = self.born();
+        self.inner.land(&self.flight, value, born);
+    }
+
+    /// Stores a value that was computed elsewhere and is of this birth, and answers every follower with it.
+    ///
+    /// # Errors
+    ///
+    /// The lead, if the value was invalidated since it was born: the caller still has to compute it.
+    pub fn complete_found(mut self, value: Bytes, born: Stamp) -> Result<(), Self> {
+        if !self.inner.coherence.is_fresh(self.flight.key(), self.flight.domain(), born) {
+            return Err(self);
+        }
+        self.landed = true;
+        self.inner.land(&self.flight, value, born);
+        Ok(())
+    }
+
+    /// What was known of invalidations when this computation began: the birth of its value.
+    #[must_use]
+    pub fn born(&self) -> Stamp {
+        self.flight.born()
     }
 
     /// Gives up for a reason that is the leader's own, such as its quota, its deadline or its cancellation: the
@@ -133,6 +155,7 @@ impl<E: Clone> Future for Follow<E> {
             Turn::Landed(Err(error)) => Followed::Failed(error),
             Turn::Leads => {
                 self.inner.count_miss();
+                flight.begin_anew(self.inner.coherence.seen());
                 Followed::Lead(Lead::new(Arc::clone(&self.inner), flight))
             }
         })

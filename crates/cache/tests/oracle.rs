@@ -3,12 +3,12 @@
 #[expect(dead_code, reason = "each test file uses its part of what they share")]
 mod common;
 
-use common::{AMPLE, Bell, Error, cache, key, value};
+use common::{AMPLE, Bell, Error, cache, key, look_up, value};
 use proptest::prelude::*;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::task::Poll;
-use volley_cache::{Cache, CacheStats, Follow, Followed, Lead, Lookup, Rank};
+use volley_cache::{Cache, CacheStats, Follow, Followed, Lead, Lookup, Rank, Scope};
 
 const KEYS: u64 = 3;
 
@@ -47,6 +47,8 @@ struct Flight {
     offered: Option<usize>,
     waiting: Vec<(usize, u8)>,
     landed: Option<Result<u64, Error>>,
+    /// Its computation began before its key was last invalidated.
+    stale: bool,
 }
 
 struct Following {
@@ -85,13 +87,14 @@ impl World {
     }
 
     fn look_up(&mut self, n: u64, urgency: u8) {
-        match self.cache.lookup(key(n), Rank { urgency, deadline: None }) {
+        match look_up(&self.cache, key(n), Rank { urgency, deadline: None }) {
             Lookup::Hit(found) => {
                 assert_eq!(found, value(self.stored[&n]));
                 self.expected.0 += 1;
             }
             Lookup::Lead(lead) => {
-                assert!(!self.stored.contains_key(&n) && !self.attached.contains_key(&n), "leads without need");
+                let joinable = self.attached.get(&n).is_some_and(|flight| !self.flights[*flight].stale);
+                assert!(!self.stored.contains_key(&n) && !joinable, "leads without need");
                 self.flights.push(Flight { key: n, leader_urgency: urgency, ..Flight::default() });
                 self.attached.insert(n, self.flights.len() - 1);
                 self.leads.push((self.flights.len() - 1, lead));
@@ -100,6 +103,7 @@ impl World {
             Lookup::Follow(follow) => {
                 assert!(!self.stored.contains_key(&n), "follows though the value is there");
                 let flight = self.attached[&n];
+                assert!(!self.flights[flight].stale, "follows what was begun before an invalidation");
                 let number = self.followers;
                 self.followers += 1;
                 self.flights[flight].waiting.push((number, urgency));
@@ -114,7 +118,9 @@ impl World {
         state.waiting.clear();
         if self.attached.get(&state.key) == Some(&flight) {
             self.attached.remove(&state.key);
-            if let Ok(version) = outcome {
+            if let Ok(version) = outcome
+                && !state.stale
+            {
                 self.stored.insert(state.key, version);
             }
         }
@@ -148,6 +154,7 @@ impl World {
                 assert_eq!(state.offered.take(), Some(number), "leads without being offered to");
                 let (_, urgency) = state.waiting.remove(0);
                 state.leader_urgency = urgency;
+                state.stale = false;
                 self.leads.push((flight, lead));
                 self.expected.1 += 1;
             }
@@ -187,13 +194,15 @@ impl World {
                 self.drop_follow(which.index(self.follows.len()));
             }
             Operation::Invalidate { key: n } => {
-                self.cache.invalidate(key(n));
-                self.attached.remove(&n);
+                self.cache.invalidate(Scope::Key(key(n)));
+                if let Some(flight) = self.attached.get(&n) {
+                    self.flights[*flight].stale = true;
+                }
                 self.stored.remove(&n);
             }
             Operation::Clear => {
-                self.cache.clear();
-                self.attached.clear();
+                self.cache.invalidate(Scope::All);
+                self.attached.values().for_each(|flight| self.flights[*flight].stale = true);
                 self.stored.clear();
             }
             _ => {}

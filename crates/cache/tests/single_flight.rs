@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{AMPLE, ANY, Bell, Error, cache, key, value};
+use common::{AMPLE, ANY, Bell, Error, cache, key, look_up, value};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::Barrier;
@@ -10,17 +10,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 use std::thread;
 use std::time::{Duration, Instant};
-use volley_cache::{Cache, CacheStats, Follow, Followed, Key, Lead, Lookup, Rank};
+use volley_cache::{Cache, CacheStats, Follow, Followed, Key, Lead, Lookup, Rank, Scope};
 
 fn lead(cache: &Cache<Error>, key: Key, rank: Rank) -> Lead<Error> {
-    match cache.lookup(key, rank) {
+    match look_up(cache, key, rank) {
         Lookup::Lead(lead) => lead,
         other => panic!("expected to lead, got {other:?}"),
     }
 }
 
 fn follow(cache: &Cache<Error>, key: Key, rank: Rank) -> Follow<Error> {
-    match cache.lookup(key, rank) {
+    match look_up(cache, key, rank) {
         Lookup::Follow(follow) => follow,
         other => panic!("expected to follow, got {other:?}"),
     }
@@ -42,7 +42,7 @@ fn threads_that_ask_for_one_key_at_once_compute_it_once() {
         let start = Barrier::new(THREADS);
         let ask = || {
             start.wait();
-            match cache.lookup(key(n), ANY) {
+            match look_up(&cache, key(n), ANY) {
                 Lookup::Hit(found) => assert_eq!(found, value(n)),
                 Lookup::Lead(lead) => {
                     computed.fetch_add(1, Ordering::SeqCst);
@@ -75,7 +75,7 @@ fn a_completed_value_answers_followers_and_later_look_ups() {
     for follower in &mut followers {
         assert!(matches!(ready(&bell, follower), Followed::Value(found) if found == value(1)));
     }
-    assert!(matches!(cache.lookup(key(1), ANY), Lookup::Hit(found) if found == value(1)));
+    assert!(matches!(look_up(&cache, key(1), ANY), Lookup::Hit(found) if found == value(1)));
     let CacheStats { hits, misses, shared, evictions, expirations, entries, .. } = cache.stats();
     assert_eq!((hits, misses, shared, evictions, expirations, entries), (1, 1, 3, 0, 0, 1));
 }
@@ -133,7 +133,7 @@ fn a_flight_that_everyone_left_vanishes() {
     first.fail();
     drop(follower);
     lead(&cache, key(1), ANY).complete(value(1));
-    assert!(matches!(cache.lookup(key(1), ANY), Lookup::Hit(_)));
+    assert!(matches!(look_up(&cache, key(1), ANY), Lookup::Hit(_)));
 }
 
 #[test]
@@ -194,9 +194,9 @@ fn what_is_under_way_when_its_key_is_invalidated_is_neither_stored_nor_joined() 
         let stale = lead(&cache, key(1), ANY);
         let mut early = follow(&cache, key(1), ANY);
         if clear_all {
-            cache.clear();
+            cache.invalidate(Scope::All);
         } else {
-            cache.invalidate(key(1));
+            cache.invalidate(Scope::Key(key(1)));
         }
         let fresh = lead(&cache, key(1), ANY);
         let mut late = follow(&cache, key(1), ANY);
@@ -205,7 +205,7 @@ fn what_is_under_way_when_its_key_is_invalidated_is_neither_stored_nor_joined() 
         assert!(bell.poll(&mut late).is_pending());
         fresh.complete(value(2));
         assert!(matches!(ready(&bell, &mut late), Followed::Value(found) if found == value(2)));
-        assert!(matches!(cache.lookup(key(1), ANY), Lookup::Hit(found) if found == value(2)));
+        assert!(matches!(look_up(&cache, key(1), ANY), Lookup::Hit(found) if found == value(2)));
     }
 }
 
@@ -215,11 +215,11 @@ fn an_invalidated_value_is_computed_anew_and_others_stay() {
     for n in [1, 2] {
         lead(&cache, key(n), ANY).complete(value(n));
     }
-    cache.invalidate(key(1));
-    assert!(matches!(cache.lookup(key(1), ANY), Lookup::Lead(_)));
-    assert!(matches!(cache.lookup(key(2), ANY), Lookup::Hit(_)));
-    cache.clear();
-    assert!(matches!(cache.lookup(key(2), ANY), Lookup::Lead(_)));
+    cache.invalidate(Scope::Key(key(1)));
+    assert!(matches!(look_up(&cache, key(1), ANY), Lookup::Lead(_)));
+    assert!(matches!(look_up(&cache, key(2), ANY), Lookup::Hit(_)));
+    cache.invalidate(Scope::All);
+    assert!(matches!(look_up(&cache, key(2), ANY), Lookup::Lead(_)));
     assert_eq!(cache.stats().entries, 0);
 }
 
@@ -231,5 +231,5 @@ fn without_capacity_nothing_is_kept_and_flights_are_still_shared() {
     let mut follower = follow(&cache, key(1), ANY);
     first.complete(value(1));
     assert!(matches!(ready(&bell, &mut follower), Followed::Value(_)));
-    assert!(matches!(cache.lookup(key(1), ANY), Lookup::Lead(_)));
+    assert!(matches!(look_up(&cache, key(1), ANY), Lookup::Lead(_)));
 }

@@ -4,11 +4,11 @@
 mod common;
 
 use bytes::Bytes;
-use common::{AMPLE, ANY, Error, cache, key};
+use common::{AMPLE, ANY, Error, cache, key, look_up};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use tokio::task::yield_now;
-use volley_cache::{Cache, Followed, Lookup};
+use volley_cache::{Cache, Followed, Lookup, Scope};
 
 const KEYS: usize = 3;
 const TASKS: u64 = 32;
@@ -48,7 +48,7 @@ async fn visit(subject: Arc<Subject>, mut dice: Dice, invalidate: bool) {
         let n = usize::try_from(dice.roll(KEYS as u64)).expect("a small number");
         let key = key(n as u64);
         let least = subject.least[n].load(SeqCst);
-        let lead = match subject.cache.lookup(key, ANY) {
+        let lead = match look_up(&subject.cache, key, ANY) {
             Lookup::Hit(found) => {
                 assert!(number(&found) >= least, "a hit older than the last invalidation");
                 None
@@ -85,9 +85,9 @@ async fn visit(subject: Arc<Subject>, mut dice: Dice, invalidate: bool) {
         if invalidate && dice.roll(4) == 0 {
             let next = subject.current[n].fetch_add(1, SeqCst) + 1;
             if dice.roll(2) == 0 {
-                subject.cache.invalidate(key);
+                subject.cache.invalidate(Scope::Key(key));
             } else {
-                subject.cache.clear();
+                subject.cache.invalidate(Scope::All);
             }
             subject.least[n].fetch_max(next, SeqCst);
         } else if dice.roll(8) == 0 {
@@ -118,7 +118,7 @@ fn run(capacity_bytes: u64, invalidate: bool) {
     }
     for n in 0..KEYS {
         assert!(
-            !matches!(subject.cache.lookup(key(n as u64), ANY), Lookup::Follow(_)),
+            !matches!(look_up(&subject.cache, key(n as u64), ANY), Lookup::Follow(_)),
             "a flight is left over though nobody waits"
         );
     }

@@ -9,14 +9,14 @@ use std::io::{Write, stdout};
 use std::path::Path;
 use std::thread;
 
-use volley_gpu_runtime::{Library, Model, ModelFolder, ModelOptions};
+use volley_gpu_runtime::{Library, Model, ModelConfig, ModelFolder, ModelOptions};
 
 const BATCHES: usize = 100;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let library = Library::load(None)?;
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/repository/cnn_lstm");
-    let folder = ModelFolder::read(&folder)?;
+    let folder = ModelFolder::read(&folder, ModelConfig::default())?;
     let options = ModelOptions::default().with(&folder.config)?;
     let version = folder.latest();
     let model = Model::load(&library, version, &version.variants[0], options)?;

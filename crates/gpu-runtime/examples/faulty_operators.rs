@@ -11,6 +11,7 @@
 //! |---|---|
 //! | `pass`, or no file | nothing |
 //! | `fail TEXT` | fails with the error TEXT |
+//! | `refuse VALUE` | fails if VALUE is among its input |
 //! | `stall MILLISECONDS` | sleeps for so long |
 //! | `hang` | waits until the file says something else |
 //!
@@ -57,12 +58,12 @@ struct FaultKernel;
 
 impl Kernel for FaultKernel {
     fn compute(&mut self, context: &ComputeContext) -> ort::Result<()> {
-        if let Some(file) = std::env::var_os("FAULT_OPERATOR_FILE") {
-            obey(Path::new(&file)).map_err(ort::Error::new)?;
-        }
         let missing = || ort::Error::new("Fault: its input or its output is missing");
         let input = context.input(0)?.ok_or_else(missing)?;
         let (shape, input) = input.try_extract_tensor::<f32>()?;
+        if let Some(file) = std::env::var_os("FAULT_OPERATOR_FILE") {
+            obey(Path::new(&file), input).map_err(ort::Error::new)?;
+        }
         let mut output = context.output(0, shape.to_vec())?.ok_or_else(missing)?;
         output.try_extract_tensor_mut::<f32>()?.1.copy_from_slice(input);
         Ok(())
@@ -70,7 +71,7 @@ impl Kernel for FaultKernel {
 }
 
 /// Does what the file says; an error is what it says to fail with, or what of it is not understood.
-fn obey(file: &Path) -> Result<(), String> {
+fn obey(file: &Path, input: &[f32]) -> Result<(), String> {
     let Some(order) = read(file) else { return Ok(()) };
     let (word, rest) = order.trim().split_once(char::is_whitespace).unwrap_or((order.trim(), ""));
     let (word, once) = word.strip_suffix("-once").map_or((word, false), |word| (word, true));
@@ -80,6 +81,10 @@ fn obey(file: &Path) -> Result<(), String> {
     match word {
         "pass" | "" => Ok(()),
         "fail" => Err(format!("Fault: {}", if rest.is_empty() { "told to fail" } else { rest })),
+        "refuse" => {
+            let value: f32 = rest.trim().parse().map_err(|_| format!("Fault: refuse {rest}: not a number"))?;
+            if input.contains(&value) { Err(format!("Fault: {value} is refused")) } else { Ok(()) }
+        }
         "stall" => {
             let milliseconds = rest.trim().parse().map_err(|_| format!("Fault: stall {rest}: not milliseconds"))?;
             thread::sleep(Duration::from_millis(milliseconds));
@@ -92,7 +97,7 @@ fn obey(file: &Path) -> Result<(), String> {
             }
             Ok(())
         }
-        other => Err(format!("Fault: {other}: expected pass, fail, stall or hang")),
+        other => Err(format!("Fault: {other}: expected pass, fail, refuse, stall or hang")),
     }
 }
 

@@ -10,11 +10,12 @@ use std::error::Error;
 use std::io::{Write, stdout};
 use std::path::{Path, PathBuf};
 
-use volley_gpu_runtime::{Library, Model, ModelFolder, ModelOptions};
+use volley_gpu_runtime::{Library, Model, ModelConfig, ModelFolder, ModelOptions};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let bundled = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/repository/cnn_lstm");
-    let folder = ModelFolder::read(&std::env::args_os().nth(1).map_or_else(bundled, PathBuf::from))?;
+    let path = std::env::args_os().nth(1).map_or_else(bundled, PathBuf::from);
+    let folder = ModelFolder::read(&path, ModelConfig::default())?;
     let library = Library::load(None)?;
     let options = ModelOptions::default().with(&folder.config)?;
     let version = folder.latest();
@@ -24,7 +25,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     for file in &version.variants {
         match Model::load(&library, version, file, options.clone()) {
             Ok(model) => {
-                let (size, rate) = (model.file_bytes().len() / 1000, model.rows_per_second());
+                let (size, rate) = (model.file_bytes().map(<[u8]>::len).sum::<usize>() / 1000, model.rows_per_second());
                 let provider = model.placement().provider;
                 writeln!(out, "{:<12}{size:>8}{:>8}{rate:>10.0}  {provider}", file.name, model.best_batch())?;
                 loaded.push(model);

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::provider::ProviderPreference;
 use crate::tensor::{DataType, TensorSpec};
-use crate::triton;
+use crate::{toml_error, triton};
 
 /// What a model's folder, or the server's configuration, says of a model. Every field is optional; absent is not said.
 ///
@@ -34,12 +34,17 @@ pub struct ModelConfig {
     pub max_batch: Option<NonZeroUsize>,
     /// Rows for which a batch is not held back to grow further. Absent: as many as measured best.
     pub full_batch: Option<NonZeroUsize>,
-    /// The batch sizes that are prepared before the model is ready. Absent: powers of two, and the largest.
+    /// The sizes that batches have, each prepared before the model is ready; the last is the largest batch, whether
+    /// `max_batch` says so too or nothing. Absent: any, and powers of two and the largest are prepared.
     pub batch_sizes: Option<Vec<NonZeroUsize>>,
     /// Largest absolute difference from the golden outputs at which the model is still taken to be right.
     pub golden_tolerance: Option<f32>,
     /// Whether NaN and infinite inputs reach the model.
     pub allow_non_finite: Option<bool>,
+    /// Whether a server may keep results and answer with them again. Absent: it may.
+    pub cache: Option<bool>,
+    /// Names under which results can be invalidated together with those of other models.
+    pub cache_tags: Option<Vec<String>>,
     /// Execution providers in order of preference: `tensorrt`, `cuda`, `cpu`.
     pub providers: Option<Vec<String>>,
     /// Which versions are served. Absent: the latest.
@@ -47,7 +52,8 @@ pub struct ModelConfig {
     /// The baseline variant's file in a version's folder, `model.onnx` if absent. Of `net.onnx` the variant `int8` is in
     /// `net.int8.onnx`.
     pub default_model_filename: Option<String>,
-    /// Libraries of custom operators that the model needs; relative paths start at the model's folder.
+    /// Libraries of custom operators that the model needs. Relative paths start at the model's folder in the files there,
+    /// and at the working directory elsewhere.
     pub operator_libraries: Option<Vec<PathBuf>>,
     /// The variants that answer together.
     pub ensemble: Option<EnsembleConfig>,
@@ -152,11 +158,11 @@ impl ModelConfig {
         let path = folder.join("config.toml");
         if let Some(text) = read_if_there(&path)? {
             let fail = |text: String| ConfigError { path: path.clone(), reason: ConfigReason::Malformed(text) };
-            config = toml::from_str(&text).map_err(|error| {
-                let place = error.span().map(|span| place_of(&text, span.start)).unwrap_or_default();
-                fail(format!("{place}{}", error.message()))
+            config = toml_error::read(&text).map_err(fail)?;
+            config.check().map_err(|message| {
+                let field = message.split([':', '.']).next().unwrap_or_default();
+                fail(toml_error::at_field(&text, field, &message))
             })?;
-            config.check().map_err(fail)?;
         }
         let path = folder.join("config.pbtxt");
         if let Some(text) = read_if_there(&path)? {
@@ -184,6 +190,8 @@ impl ModelConfig {
             batch_sizes: self.batch_sizes.or(fallback.batch_sizes),
             golden_tolerance: self.golden_tolerance.or(fallback.golden_tolerance),
             allow_non_finite: self.allow_non_finite.or(fallback.allow_non_finite),
+            cache: self.cache.or(fallback.cache),
+            cache_tags: self.cache_tags.or(fallback.cache_tags),
             providers: self.providers.or(fallback.providers),
             version_policy: self.version_policy.or(fallback.version_policy),
             default_model_filename: self.default_model_filename.or(fallback.default_model_filename),
@@ -210,13 +218,16 @@ impl ModelConfig {
         {
             return Err("batch_sizes: expected at least one size, in ascending order".into());
         }
-        if let Some(max) = self.max_batch {
-            let sizes = self.batch_sizes.iter().flatten().map(|&size| ("batch_sizes", size));
-            let beyond =
-                self.full_batch.map(|size| ("full_batch", size)).into_iter().chain(sizes).find(|(_, size)| *size > max);
-            if let Some((field, size)) = beyond {
-                return Err(format!("{field}: {size}; expected at most the largest batch, {max}"));
-            }
+        let largest = self.batch_sizes.iter().flatten().max();
+        if let (Some(max), Some(largest)) = (self.max_batch, largest)
+            && max != *largest
+        {
+            return Err(format!("batch_sizes: the largest is {largest}; expected it to be max_batch, {max}"));
+        }
+        if let (Some(full), Some(max)) = (self.full_batch, self.max_batch.or(largest.copied()))
+            && full > max
+        {
+            return Err(format!("full_batch: {full}; expected at most the largest batch, {max}"));
         }
         if let Some(names) = &self.providers {
             ProviderPreference::of_names(names, false, 0).map_err(|text| format!("providers: {text}"))?;
@@ -231,8 +242,13 @@ impl ModelConfig {
                 return Err(format!("default_model_filename: `{name}`; expected a file's name that ends in .onnx"));
             }
         }
-        if self.ensemble.as_ref().is_some_and(|ensemble| ensemble.members.len() < 2) {
-            return Err("ensemble.members: expected at least two variants".into());
+        if let Some(EnsembleConfig { members }) = &self.ensemble {
+            if members.len() < 2 {
+                return Err("ensemble.members: expected at least two variants".into());
+            }
+            if let Some(twice) = members.iter().enumerate().find(|(i, name)| members[..*i].contains(name)) {
+                return Err(format!("ensemble.members: `{}` is there twice; expected variants that differ", twice.1));
+            }
         }
         Ok(())
     }
@@ -244,14 +260,6 @@ fn read_if_there(path: &Path) -> Result<Option<String>, ConfigError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(ConfigError { path: path.into(), reason: ConfigReason::Unreadable(error) }),
     }
-}
-
-/// The line and column of a byte, as they start a message.
-fn place_of(text: &str, byte: usize) -> String {
-    let before = text.get(..byte).unwrap_or_default();
-    let line = before.matches('\n').count() + 1;
-    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-    format!("{line}:{column}: ")
 }
 
 /// A model's configuration cannot be used. The message names the file, the place and what was expected there.
@@ -337,14 +345,27 @@ mod tests {
             ("max_batch = 0", "net/config.toml:1:13: "),
             ("a = 1", "net/config.toml:1:1: unknown field `a`"),
             ("max_batch = 8\nmax_batch =", "net/config.toml:2:"),
-            ("max_batch = 8\nfull_batch = 9", "net/config.toml:full_batch: 9; expected at most the largest batch, 8"),
-            ("variants = []", "variants: empty; expected at least one name"),
+            (
+                "max_batch = 8\nfull_batch = 9",
+                "net/config.toml:2:1: full_batch: 9; expected at most the largest batch, 8",
+            ),
+            ("batch_sizes = [1, 8]\nfull_batch = 9", "2:1: full_batch: 9; expected at most the largest batch, 8"),
+            (
+                "max_batch = 9\nbatch_sizes = [1, 8]",
+                "2:1: batch_sizes: the largest is 8; expected it to be max_batch, 9",
+            ),
+            (
+                "max_batch = 4\nbatch_sizes = [1, 8]",
+                "2:1: batch_sizes: the largest is 8; expected it to be max_batch, 4",
+            ),
+            ("variants = []", "1:1: variants: empty; expected at least one name"),
             ("batch_sizes = [8, 4]", "batch_sizes: expected at least one size, in ascending order"),
             ("golden_tolerance = nan", "golden_tolerance: expected a finite number"),
             ("providers = [\"gpu\"]", "providers: `gpu` is none; expected tensorrt, cuda or cpu"),
             ("version_policy = { specific = [] }", "version_policy: no version is named"),
             ("default_model_filename = \"../m.onnx\"", "`../m.onnx`; expected a file's name that ends in .onnx"),
-            ("ensemble.members = [\"a\"]", "ensemble.members: expected at least two variants"),
+            ("ensemble.members = [\"a\", \"b\", \"a\"]", "1:1: ensemble.members: `a` is there twice"),
+            ("[ensemble]\nmembers = [\"a\"]", "1:1: ensemble.members: expected at least two variants"),
             ("[[inputs]]\nname = \"x\"\ndata_type = \"FP31\"\nrow_shape = []", "`FP31` is no element type"),
         ] {
             let error = read(&[("config.toml", text)]).expect_err(text);

@@ -58,8 +58,8 @@ impl Ensemble {
     /// The ensemble of members with these outputs.
     ///
     /// # Errors
-    /// [`EnsembleError`] when there is no member, two members' outputs differ in name, type or shape, or one is not
-    /// binary32.
+    /// [`EnsembleError`] when there is no member, two members' outputs differ in name, type or shape, one is not binary32,
+    /// or one has the name that another's standard deviation gets.
     pub fn of<'a>(members: impl IntoIterator<Item = &'a [TensorSpec]>) -> Result<Self, EnsembleError> {
         let mut members = members.into_iter();
         let first = members.next().ok_or(EnsembleError::Empty)?;
@@ -71,6 +71,10 @@ impl Ensemble {
                 let (expected, found) = (first.to_vec(), other.to_vec());
                 return Err(EnsembleError::Different { member: index + 1, expected, found });
             }
+        }
+        let taken = |spec: &&TensorSpec| first.iter().any(|other| other.name == spec.name.clone() + SUFFIX);
+        if let Some(spec) = first.iter().find(taken) {
+            return Err(EnsembleError::NameTaken { output: spec.name.clone() });
         }
         let deviations = first.iter().map(|spec| TensorSpec { name: spec.name.clone() + SUFFIX, ..spec.clone() });
         Ok(Self {
@@ -184,6 +188,11 @@ pub enum EnsembleError {
     Empty,
     /// An output has no mean.
     NotFp32(TensorSpec),
+    /// The members have an output with the name of another's standard deviation.
+    NameTaken {
+        /// That other output.
+        output: String,
+    },
     /// A member answers otherwise than the first.
     Different {
         /// Which member, counted from 0.
@@ -201,6 +210,12 @@ impl fmt::Display for EnsembleError {
         match self {
             Self::Empty => f.write_str("an ensemble needs at least one member"),
             Self::NotFp32(spec) => write!(f, "the output `{spec}` is not FP32; only of FP32 is there a mean"),
+            Self::NameTaken { output } => {
+                write!(
+                    f,
+                    "`{output}{SUFFIX}` is an output of the members; expected that name for how they differ in `{output}`"
+                )
+            }
             Self::Different { member, expected, found } => write!(
                 f,
                 "member {member} has other outputs than the first: {}; expected {}",
@@ -279,6 +294,9 @@ mod tests {
         let integers = [TensorSpec { dtype: DataType::Int64, ..spec("n", &[]) }];
         assert!(Ensemble::of([&integers[..]]).expect_err("no mean").to_string().contains("n INT64[N]"));
         assert_eq!(Ensemble::of([]).expect_err("nobody"), EnsembleError::Empty);
+        let taken = [spec("a", &[]), spec("a_uncertainty", &[])];
+        let text = Ensemble::of([&taken[..]]).expect_err("which is it?").to_string();
+        assert_eq!(text, "`a_uncertainty` is an output of the members; expected that name for how they differ in `a`");
     }
 
     proptest! {

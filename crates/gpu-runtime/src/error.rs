@@ -15,15 +15,16 @@ pub struct LoadError {
 }
 
 impl LoadError {
-    /// The reason in one word, for a metric's label: `unreadable` (the file), `no_operators` (a library
-    /// of them cannot be read), `refused` (by ONNX Runtime), `no_provider`
-    /// (none that was asked for starts), `interface` (not the inputs and outputs that can be served, or were declared),
+    /// The reason in one word, for a metric's label: `unreadable` (the file), `external` (a file that tensors of it are
+    /// in), `memory` (does not suffice for it beside what there is), `no_operators` (a library of them cannot be read), `refused` (by ONNX Runtime), `no_provider` (none that was asked for starts), `interface` (not the inputs and outputs that can be served, or were declared),
     /// `options` (they contradict each other), `golden` (wrong answers, or no good golden file), `run` (the first runs
     /// failed).
     #[must_use]
     pub fn reason(&self) -> &'static str {
         match self.reason {
             LoadReason::Unreadable(_) => "unreadable",
+            LoadReason::External(_) => "external",
+            LoadReason::Memory { .. } => "memory",
             LoadReason::NoOperators(..) => "no_operators",
             LoadReason::Refused { .. } => "refused",
             LoadReason::NoProvider(_) => "no_provider",
@@ -38,8 +39,17 @@ impl LoadError {
 #[derive(Debug)]
 pub(crate) enum LoadReason {
     Unreadable(std::io::Error),
+    External(String),
+    /// Bytes that it needs, roughly, and that there are.
+    Memory {
+        needed: u64,
+        available: u64,
+    },
     NoOperators(PathBuf, std::io::Error),
-    Refused { provider: Provider, source: ort::Error },
+    Refused {
+        provider: Provider,
+        source: ort::Error,
+    },
     NoProvider(Vec<(Provider, String)>),
     Interface(String),
     Options(String),
@@ -55,6 +65,14 @@ impl fmt::Display for LoadError {
             LoadReason::NoOperators(library, source) => {
                 write!(f, "the library of operators {} cannot be read: {source}", library.display())
             }
+            LoadReason::Memory { needed, available } => {
+                let megabytes = |bytes: u64| bytes.div_ceil(1_000_000);
+                let (needed, available) = (megabytes(*needed), megabytes(*available));
+                write!(
+                    f,
+                    "memory does not suffice: about {needed} MB are needed beside what serves now, {available} MB are there"
+                )
+            }
             LoadReason::Refused { provider, source } => write!(f, "ONNX Runtime ({provider}) refused it: {source}"),
             LoadReason::NoProvider(tried) => {
                 f.write_str("no execution provider could be used")?;
@@ -63,7 +81,7 @@ impl fmt::Display for LoadError {
                 }
                 Ok(())
             }
-            LoadReason::Interface(text) | LoadReason::Options(text) => f.write_str(text),
+            LoadReason::External(text) | LoadReason::Interface(text) | LoadReason::Options(text) => f.write_str(text),
             LoadReason::Golden(source) => write!(f, "golden check: {source}"),
             LoadReason::Run(source) => write!(f, "first run: {source}"),
         }
@@ -77,7 +95,11 @@ impl std::error::Error for LoadError {
             LoadReason::Refused { source, .. } => Some(source),
             LoadReason::Golden(source) => Some(source),
             LoadReason::Run(source) => Some(source),
-            LoadReason::NoProvider(_) | LoadReason::Interface(_) | LoadReason::Options(_) => None,
+            LoadReason::Memory { .. }
+            | LoadReason::External(_)
+            | LoadReason::NoProvider(_)
+            | LoadReason::Interface(_)
+            | LoadReason::Options(_) => None,
         }
     }
 }

@@ -51,8 +51,9 @@ impl Instances {
     /// Opens and warms up `count` sessions of `model`.
     ///
     /// # Errors
-    /// [`LoadError`] when one cannot be made or does not run.
+    /// [`LoadError`] when memory does not suffice for all, or one cannot be made or does not run.
     pub fn open(model: Model, count: NonZeroUsize) -> Result<Self, LoadError> {
+        model.check_headroom(count)?;
         let slots = (0..count.get())
             .map(|_| {
                 let session = model.open_warm_session()?;
@@ -88,16 +89,19 @@ impl Instances {
     }
 
     /// Gives back the memory that sessions keep for larger batches, of those that were not leased since the last call but
-    /// one; to be called now and then. A worker that comes for its session meanwhile waits for a run of one row.
+    /// one, and has those that learned a limit try for more; to be called now and then. A worker that comes for its
+    /// session meanwhile waits for a run.
     pub fn trim_idle(&self) {
         for slot in &self.slots {
             let mut place = slot.place();
             place.rest = match (place.rest, &mut place.session) {
                 (Rest::Busy, Some(_)) => Rest::Idle,
-                (Rest::Idle, Some(session)) => {
+                (rest, Some(session)) if rest == Rest::Idle || session.row_limit() < session.max_rows() => {
                     if let Err(error) = session.trim() {
                         tracing::warn!(%error, "a session that rests could not give its memory back");
                         place.session = None;
+                    } else {
+                        slot.row_limit.store(session.row_limit(), Ordering::Relaxed);
                     }
                     Rest::Trimmed
                 }

@@ -8,7 +8,9 @@ mod config;
 mod device;
 mod ensemble;
 mod error;
+mod file;
 mod golden;
+mod headroom;
 mod instances;
 mod interrupt;
 mod library;
@@ -24,6 +26,7 @@ mod repository;
 mod scratch;
 mod session;
 mod tensor;
+mod toml_error;
 mod triton;
 
 pub use affinity::pin_current_thread;

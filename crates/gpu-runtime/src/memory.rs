@@ -1,4 +1,4 @@
-//! How many rows to run at once where memory runs out.
+//! How many rows to run at once where memory runs out. More is tried on time, whatever the size of the batches that come.
 //!
 //! ```text
 //!                 out of memory: half of what failed

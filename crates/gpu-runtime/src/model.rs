@@ -13,7 +13,9 @@ use ort::value::{Outlet, TensorElementType, ValueType};
 use crate::autotune::{self, Measured, powers_of_two};
 use crate::config::{DeclaredTensor, ModelConfig};
 use crate::error::{LoadError, LoadReason};
+use crate::file::ModelFile;
 use crate::golden::Golden;
+use crate::headroom;
 use crate::library::Library;
 use crate::operators;
 use crate::provider::{Placement, Provider, ProviderPreference};
@@ -76,16 +78,17 @@ impl Default for ModelOptions {
 }
 
 impl ModelOptions {
-    /// These, and where `config` says something, what it says. The largest batch is at least the largest of its batch
-    /// sizes, unless it says both.
+    /// These, and where `config` says something, what it says.
     ///
     /// # Errors
     /// A sentence that says which field of `config` is wrong, and what would be right.
     pub fn with(mut self, config: &ModelConfig) -> Result<Self, String> {
         config.check()?;
-        let largest_size = config.batch_sizes.iter().flatten().max();
-        self.max_batch =
-            config.max_batch.unwrap_or_else(|| largest_size.map_or(self.max_batch, |&size| size.max(self.max_batch)));
+        let largest_size = config.batch_sizes.iter().flatten().max().copied();
+        self.max_batch = config.max_batch.or(largest_size).unwrap_or(self.max_batch);
+        if let Some(full) = config.full_batch.filter(|&full| full > self.max_batch) {
+            return Err(format!("full_batch: {full}; expected at most the largest batch, {}", self.max_batch));
+        }
         if let Some(sizes) = &config.batch_sizes {
             self.batch_sizes.clone_from(sizes);
         }
@@ -120,10 +123,7 @@ impl ModelOptions {
         if let Some(size) = self.batch_sizes.iter().find(|&&size| size > self.max_batch) {
             return Err(format!("a batch size of {size}; expected at most the largest batch, {}", self.max_batch));
         }
-        match self.operator_libraries.iter().find(|path| !path.is_file()) {
-            Some(path) => Err(format!("there is no operator library {}", path.display())),
-            None => Ok(()),
-        }
+        Ok(())
     }
 }
 
@@ -150,7 +150,7 @@ pub struct Model {
     library: Library,
     path: PathBuf,
     variant: Arc<str>,
-    bytes: Arc<[u8]>,
+    file: ModelFile,
     /// The file's graph as it was optimised at an earlier start, which sessions then open instead.
     graph: Option<Arc<[u8]>>,
     options: ModelOptions,
@@ -158,6 +158,8 @@ pub struct Model {
     inputs: Arc<[TensorSpec]>,
     outputs: Arc<[TensorSpec]>,
     measured: Arc<[Measured]>,
+    /// Bytes by which the process grew with the first session, or those of the files if they are more.
+    session_bytes: u64,
 }
 
 impl Model {
@@ -166,8 +168,8 @@ impl Model {
     /// does the most rows per second here.
     ///
     /// # Errors
-    /// [`LoadError`] when the file cannot be read or is no model, no provider starts, an axis other than the first is
-    /// dynamic, or the golden outputs are not met.
+    /// [`LoadError`] when the file cannot be read or is no model, memory does not suffice, no provider starts, an axis
+    /// other than the first is dynamic, or the golden outputs are not met.
     pub fn load(
         library: &Library,
         version: &VersionFolder,
@@ -202,13 +204,14 @@ impl Model {
         let fail = |reason| LoadError { path: path.clone(), reason };
         options.check().map_err(|text| fail(LoadReason::Options(text)))?;
         // Read once: what is hashed, checked and served is one and the same, even if the file is replaced meanwhile.
-        let bytes: Arc<[u8]> = std::fs::read(path).map_err(|e| fail(LoadReason::Unreadable(e)))?.into();
+        let file = ModelFile::read(path).map_err(fail)?;
         for operators in &mut options.operator_libraries {
             *operators = located(operators).map_err(|e| fail(LoadReason::NoOperators(operators.clone(), e)))?;
         }
-        let probe = choose_provider(library, path, &bytes, &options, reuse)?;
+        let before = headroom::resident();
+        let probe = choose_provider(library, path, &file, &options, reuse)?;
         let kept = probe.graph.is_some();
-        match Self::check(library, version, variant, &options, bytes, probe, reuse) {
+        match Self::check(library, version, variant, &options, file, probe, before, reuse) {
             // The graph that was kept may be at fault, and not the file.
             Err(error) if kept => {
                 tracing::warn!(path = %path.display(), %error, "the kept graph is not used; the file is optimised anew");
@@ -218,14 +221,17 @@ impl Model {
         }
     }
 
-    /// Holds a running model against what was declared of it and against its golden outputs, and measures it.
+    /// Holds a running model against what was declared of it and against its golden outputs, and measures it. `before` is
+    /// what memory the process took before it ran.
+    #[expect(clippy::too_many_arguments, reason = "they are what a model is made of")]
     fn check(
         library: &Library,
         version: &VersionFolder,
         variant: &VariantFile,
         options: &ModelOptions,
-        bytes: Arc<[u8]>,
+        file: ModelFile,
         probe: Probe,
+        before: u64,
         reuse: Reuse,
     ) -> Result<Self, LoadError> {
         let path = &variant.path;
@@ -239,13 +245,14 @@ impl Model {
             library: library.clone(),
             path: path.clone(),
             variant: variant.name.as_str().into(),
-            bytes,
+            file,
             graph: probe.graph.map(Into::into),
             options: options.clone(),
             placement: probe.placement,
             inputs,
             outputs,
             measured: Arc::new([]),
+            session_bytes: 0,
         };
         let mut session = model.bind(probe.session)?;
         let golden = match &version.golden {
@@ -265,6 +272,8 @@ impl Model {
             }
         };
         model.measured = measured.into();
+        let in_files = model.file.parts().map(|part| part.len() as u64).sum();
+        model.session_bytes = headroom::resident().saturating_sub(before).max(in_files);
         // ONNX Runtime may have written none, for a graph that it cannot write.
         let new_graph = probe.new_graph.and_then(|file| std::fs::read(&file.0).ok()).filter(|graph| !graph.is_empty());
         // Not before the check: what is kept comes from a file that is right.
@@ -276,6 +285,12 @@ impl Model {
         let (placement, best_batch) = (&model.placement, model.best_batch());
         tracing::info!(path = %path.display(), %placement, golden, best_batch, reused, "model loaded");
         Ok(model)
+    }
+
+    /// Refuses to open so many sessions where memory does not suffice for them, as far as the first one shows.
+    pub(crate) fn check_headroom(&self, sessions: NonZeroUsize) -> Result<(), LoadError> {
+        let needed = self.session_bytes.saturating_mul(sessions.get() as u64);
+        headroom::check(needed).map_err(|reason| self.fail(reason))
     }
 
     /// Opens a session and runs each batch size that will be used once, so that the first request does not pay for what
@@ -297,7 +312,7 @@ impl Model {
     /// [`LoadError`] when ONNX Runtime cannot make the session.
     pub fn open_session(&self) -> Result<Session, LoadError> {
         let provider = self.placement.provider;
-        let source = self.graph.as_deref().map_or(Source::File { bytes: &self.bytes, keep: None }, Source::Optimised);
+        let source = self.graph.as_deref().map_or(Source::File { file: &self.file, keep: None }, Source::Optimised);
         let session = build(&self.library, source, &self.options, provider)
             .map_err(|source| self.fail(LoadReason::Refused { provider, source }))?;
         self.bind(session)
@@ -305,7 +320,8 @@ impl Model {
 
     fn bind(&self, session: OrtSession) -> Result<Session, LoadError> {
         let (provider, device) = (self.placement.provider, self.options.providers.device);
-        Session::bind(session, &self.inputs, &self.outputs, self.options.max_batch.get(), provider, device)
+        let (max_batch, file) = (self.options.max_batch.get(), self.file.clone());
+        Session::bind(session, &self.inputs, &self.outputs, max_batch, provider, device, file)
             .map_err(|source| self.fail(LoadReason::Refused { provider, source }))
     }
 
@@ -331,10 +347,9 @@ impl Model {
         &self.placement
     }
 
-    /// The bytes of the model file, for a digest.
-    #[must_use]
-    pub fn file_bytes(&self) -> &[u8] {
-        &self.bytes
+    /// The bytes of the model file, and of each file that tensors of it are in, for a digest.
+    pub fn file_bytes(&self) -> impl Iterator<Item = &[u8]> {
+        self.file.parts()
     }
 
     /// The name of the variant it is.
@@ -386,7 +401,7 @@ enum Reuse {
 #[derive(Debug, Clone, Copy)]
 enum Source<'a> {
     /// The model file. The graph is optimised, and written to `keep` if that is given.
-    File { bytes: &'a [u8], keep: Option<&'a Path> },
+    File { file: &'a ModelFile, keep: Option<&'a Path> },
     /// A graph that was optimised before.
     Optimised(&'a [u8]),
 }
@@ -408,12 +423,12 @@ impl Probe {
     fn open(
         library: &Library,
         path: &Path,
-        bytes: &[u8],
+        file: &ModelFile,
         options: &ModelOptions,
         provider: Provider,
         reuse: Reuse,
     ) -> ort::Result<Self> {
-        let record = Record::of(path, bytes, library, options, provider);
+        let record = Record::of(path, file, library, options, provider);
         let kept = if reuse == Reuse::Kept { record.read() } else { None };
         let (measured, graph) = kept.map_or((None, None), |kept| (kept.measured, kept.graph));
         let made = graph.as_deref().and_then(|graph| {
@@ -425,13 +440,13 @@ impl Probe {
             None => {
                 // Other providers compile parts of the graph into what cannot be written.
                 let new_graph = if provider == Provider::Cpu { record.new_graph() } else { None };
-                let keep = new_graph.as_ref().map(|file| file.0.as_path());
-                let session = build(library, Source::File { bytes, keep }, options, provider);
+                let keep = new_graph.as_ref().map(|graph| graph.0.as_path());
+                let session = build(library, Source::File { file, keep }, options, provider);
                 match session {
                     Ok(session) => (session, None, new_graph),
                     // It may have been the writing that failed.
                     Err(_) if keep.is_some() => {
-                        (build(library, Source::File { bytes, keep: None }, options, provider)?, None, None)
+                        (build(library, Source::File { file, keep: None }, options, provider)?, None, None)
                     }
                     Err(error) => return Err(error),
                 }
@@ -446,7 +461,7 @@ impl Probe {
 fn choose_provider(
     library: &Library,
     path: &Path,
-    bytes: &[u8],
+    file: &ModelFile,
     options: &ModelOptions,
     reuse: Reuse,
 ) -> Result<Probe, LoadError> {
@@ -455,7 +470,7 @@ fn choose_provider(
     for &provider in &options.providers.order {
         let failure = match provider.missing_from_library() {
             Some(reason) => reason.to_owned(),
-            None => match Probe::open(library, path, bytes, options, provider, reuse) {
+            None => match Probe::open(library, path, file, options, provider, reuse) {
                 Ok(probe) if probe.placement.is_confirmed() => {
                     report_passed_over(path, &passed_over, provider);
                     return Ok(probe);
@@ -488,7 +503,7 @@ fn report_passed_over(path: &Path, passed_over: &[(Provider, String)], using: Pr
 
 fn build(library: &Library, source: Source<'_>, options: &ModelOptions, provider: Provider) -> ort::Result<OrtSession> {
     let (bytes, level, keep) = match source {
-        Source::File { bytes, keep } => (bytes, GraphOptimizationLevel::All, keep),
+        Source::File { file, keep } => (&*file.bytes, GraphOptimizationLevel::All, keep),
         Source::Optimised(graph) => (graph, GraphOptimizationLevel::Disable, None),
     };
     let engines = if provider == Provider::TensorRt { Record::engines() } else { None };
@@ -507,6 +522,11 @@ fn build(library: &Library, source: Source<'_>, options: &ModelOptions, provider
         ))?;
     if let Some(path) = keep {
         builder = builder.with_optimized_model_path(path)?;
+    }
+    if let Source::File { file, .. } = source {
+        for (name, bytes) in &*file.external {
+            builder = builder.with_external_initializer_file_in_memory(name, Arc::clone(bytes))?;
+        }
     }
     operators::open_session(builder, &options.operator_libraries, bytes)
 }
@@ -592,5 +612,22 @@ pub(crate) fn element_type(dtype: DataType) -> TensorElementType {
         DataType::Fp32 => TensorElementType::Float32,
         DataType::Fp64 => TensorElementType::Float64,
         DataType::Bf16 => TensorElementType::Bfloat16,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_configuration_leaves_out_is_held_against_what_holds_without_it() {
+        let with = |config: &str| {
+            let config: ModelConfig = toml::from_str(config).expect("the types are right");
+            ModelOptions::default().with(&config)
+        };
+        let sizes = with("batch_sizes = [1, 8]").expect("the largest size is the largest batch");
+        assert_eq!((sizes.max_batch.get(), sizes.sizes()), (8, vec![1, 8]));
+        let error = with("full_batch = 33").expect_err("the largest batch is 32");
+        assert_eq!(error, "full_batch: 33; expected at most the largest batch, 32");
     }
 }

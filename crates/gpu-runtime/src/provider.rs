@@ -95,7 +95,7 @@ impl Provider {
         }
         #[cfg(not(feature = "cuda"))]
         {
-            let _ = (device, memory_limit, engines);
+            let _ = (self, device, memory_limit, engines);
             vec![]
         }
     }

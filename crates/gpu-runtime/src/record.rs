@@ -29,6 +29,7 @@ use highway::{HighwayHash, HighwayHasher, Key};
 use serde::{Deserialize, Serialize};
 
 use crate::autotune::Measured;
+use crate::file::ModelFile;
 use crate::library::Library;
 use crate::model::ModelOptions;
 use crate::provider::Provider;
@@ -60,8 +61,14 @@ struct File {
 }
 
 impl Record {
-    /// The record of the model file `file` with the content `bytes`, run by `provider`.
-    pub(crate) fn of(file: &Path, bytes: &[u8], library: &Library, options: &ModelOptions, provider: Provider) -> Self {
+    /// The record of the model file at `path` with the content `file`, run by `provider`.
+    pub(crate) fn of(
+        path: &Path,
+        file: &ModelFile,
+        library: &Library,
+        options: &ModelOptions,
+        provider: Provider,
+    ) -> Self {
         let sizes = options.sizes();
         let mut key = Digest::default();
         key.field(env!("CARGO_PKG_VERSION").as_bytes());
@@ -80,9 +87,11 @@ impl Record {
         for library in &options.operator_libraries {
             key.field(&fs::read(library).unwrap_or_default());
         }
-        key.field(bytes);
-        let stem = file.file_stem().unwrap_or_default().to_string_lossy();
-        let beside = file.parent().map(|version| version.join(".volley"));
+        for bytes in file.parts() {
+            key.field(bytes);
+        }
+        let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+        let beside = path.parent().map(|version| version.join(".volley"));
         let folders = beside.into_iter().chain(cache_folder()).collect();
         Self { folders, name: format!("{stem}-{}", key.hex()), sizes }
     }

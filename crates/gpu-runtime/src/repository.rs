@@ -36,7 +36,7 @@ pub struct ModelFolder {
     pub name: String,
     /// The folder.
     pub path: PathBuf,
-    /// What the folder says of how it is to be served.
+    /// How it is to be served.
     pub config: ModelConfig,
     /// A sentence for each setting of the folder that is not used, to be logged.
     pub unused: Vec<String>,
@@ -75,7 +75,7 @@ impl Repository {
     pub fn open(path: &Path) -> Result<Self, RepositoryError> {
         let (mut models, mut broken) = (Vec::new(), Vec::new());
         for name in names(path)? {
-            match ModelFolder::read(&path.join(&name)) {
+            match ModelFolder::read(&path.join(&name), ModelConfig::default()) {
                 Ok(model) => models.push(model),
                 Err(error) => broken.push((name, error)),
             }
@@ -96,7 +96,7 @@ impl Repository {
     /// [`RepositoryError`] when the folder cannot be read or holds none.
     pub fn names(path: &Path) -> Result<Vec<String>, RepositoryError> {
         let mut meant = names(path)?;
-        let is_number = |folder: &PathBuf| file_name(folder).parse::<u64>().is_ok();
+        let is_number = |folder: &PathBuf| file_name(folder).is_some_and(|name| name.parse::<u64>().is_ok());
         meant.retain(|name| {
             let folder = path.join(name);
             // One that cannot be listed is listed here, so that whoever reads it learns why.
@@ -111,18 +111,22 @@ impl Repository {
 }
 
 impl ModelFolder {
-    /// Reads the layout and the configuration of the model in the folder at `path`, as they are now.
+    /// Reads the layout and the configuration of the model in the folder at `path`, as they are now. What `configured`
+    /// says goes before what the folder says.
     ///
     /// # Errors
-    /// [`RepositoryError`] when a folder cannot be listed, the configuration is no good, or there is no version.
-    pub fn read(path: &Path) -> Result<Self, RepositoryError> {
-        let (config, unused) = ModelConfig::read(path).map_err(RepositoryError::Config)?;
+    /// [`RepositoryError`] when a folder cannot be listed, the configuration is no good, there is no version, or one is
+    /// there twice.
+    pub fn read(path: &Path, configured: ModelConfig) -> Result<Self, RepositoryError> {
+        let (of_folder, unused) = ModelConfig::read(path).map_err(RepositoryError::Config)?;
+        let config = configured.or(of_folder);
+        config.check().map_err(|reason| RepositoryError::Contradiction { path: path.into(), reason })?;
         let baseline = config.default_model_filename.as_deref().unwrap_or("model.onnx");
         let versions = versions(path, baseline)?;
         if versions.is_empty() {
             return Err(RepositoryError::NoVersion { expected: path.join("<version number>").join(baseline) });
         }
-        Ok(Self { name: file_name(path), path: path.into(), config, unused, versions })
+        Ok(Self { name: file_name(path).unwrap_or_default().to_owned(), path: path.into(), config, unused, versions })
     }
 
     /// The version with the highest number: the one served when a request names none.
@@ -134,13 +138,12 @@ impl ModelFolder {
         self.versions.last().expect("a model folder has at least one version")
     }
 
-    /// The versions that the policy of `config` serves, by ascending number. `config` is the folder's own, or that under
-    /// the server's.
+    /// The versions that the model's policy serves, by ascending number.
     ///
     /// # Errors
     /// [`RepositoryError`] when the policy names a version that is not there.
-    pub fn served(&self, config: &ModelConfig) -> Result<Vec<&VersionFolder>, RepositoryError> {
-        let policy = config.version_policy.clone().unwrap_or_default();
+    pub fn served(&self) -> Result<Vec<&VersionFolder>, RepositoryError> {
+        let policy = self.config.version_policy.clone().unwrap_or_default();
         match policy {
             VersionPolicy::All => Ok(self.versions.iter().collect()),
             VersionPolicy::Latest(count) => {
@@ -167,7 +170,7 @@ impl VersionFolder {
     pub fn read(path: &Path, baseline: &str) -> Result<Self, RepositoryError> {
         let nothing =
             || RepositoryError::NoVersion { expected: path.with_file_name("<version number>").join(baseline) };
-        let number = file_name(path).parse().map_err(|_| nothing())?;
+        let number = file_name(path).and_then(|name| name.parse().ok()).ok_or_else(nothing)?;
         let mut variants: Vec<_> = entries(path)?.into_iter().filter_map(|file| variant(file, baseline)).collect();
         variants.sort_by(|a, b| a.name.cmp(&b.name));
         if variants.is_empty() {
@@ -187,12 +190,15 @@ fn versions(model: &Path, baseline: &str) -> Result<Vec<VersionFolder>, Reposito
             Err(error) => return Err(error),
         }
     }
-    versions.sort_by_key(|version| version.number);
-    Ok(versions)
+    versions.sort_by(|a, b| (a.number, &a.path).cmp(&(b.number, &b.path)));
+    match versions.windows(2).find(|pair| pair[0].number == pair[1].number) {
+        Some([a, b]) => Err(RepositoryError::SameVersion { paths: [a.path.clone(), b.path.clone()] }),
+        _ => Ok(versions),
+    }
 }
 
 fn variant(path: PathBuf, baseline: &str) -> Option<VariantFile> {
-    let name = file_name(&path);
+    let name = file_name(&path)?;
     let stem = baseline.strip_suffix(".onnx")?;
     let middle = name.strip_prefix(stem)?.strip_suffix(".onnx")?;
     let name = match middle.strip_prefix('.') {
@@ -204,13 +210,20 @@ fn variant(path: PathBuf, baseline: &str) -> Option<VariantFile> {
 }
 
 fn names(path: &Path) -> Result<Vec<String>, RepositoryError> {
-    let mut names: Vec<String> = folders(path)?.iter().map(|folder| file_name(folder)).collect();
+    let mut names = Vec::new();
+    for folder in folders(path)? {
+        match file_name(&folder) {
+            Some(name) => names.push(name.to_owned()),
+            None => tracing::warn!(?folder, "not served: no request can name it, as its name is not UTF-8"),
+        }
+    }
     names.sort();
     Ok(names)
 }
 
 fn folders(path: &Path) -> Result<Vec<PathBuf>, RepositoryError> {
-    Ok(entries(path)?.into_iter().filter(|path| path.is_dir() && !file_name(path).starts_with('.')).collect())
+    let hidden = |path: &Path| file_name(path).is_some_and(|name| name.starts_with('.'));
+    Ok(entries(path)?.into_iter().filter(|path| path.is_dir() && !hidden(path)).collect())
 }
 
 fn entries(path: &Path) -> Result<Vec<PathBuf>, RepositoryError> {
@@ -218,8 +231,9 @@ fn entries(path: &Path) -> Result<Vec<PathBuf>, RepositoryError> {
     fs::read_dir(path).map_err(unreadable)?.map(|entry| entry.map(|e| e.path()).map_err(unreadable)).collect()
 }
 
-fn file_name(path: &Path) -> String {
-    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+/// `None` where the name is not UTF-8: nothing of the layout has such a name.
+fn file_name(path: &Path) -> Option<&str> {
+    path.file_name()?.to_str()
 }
 
 /// Why a repository, or a model of it, cannot be read.
@@ -245,6 +259,11 @@ pub enum RepositoryError {
         /// Where a version's file would be.
         expected: PathBuf,
     },
+    /// Two folders of a model are the same version, for example `1` and `01`.
+    SameVersion {
+        /// The folders.
+        paths: [PathBuf; 2],
+    },
     /// A version that the policy names is not there.
     MissingVersion {
         /// The model's folder.
@@ -256,6 +275,13 @@ pub enum RepositoryError {
     },
     /// The model's configuration cannot be used.
     Config(ConfigError),
+    /// It cannot be used with what goes before it.
+    Contradiction {
+        /// The model's folder.
+        path: PathBuf,
+        /// The field, what is wrong with it, and what was expected.
+        reason: String,
+    },
 }
 
 impl fmt::Display for RepositoryError {
@@ -272,12 +298,16 @@ impl fmt::Display for RepositoryError {
                 broken.iter().try_for_each(|(name, error)| write!(f, "; {name}: {error}"))
             }
             Self::NoVersion { expected } => write!(f, "no version; expected at least one {}", expected.display()),
+            Self::SameVersion { paths: [a, b] } => {
+                write!(f, "{} and {} are the same version; expected one of them", a.display(), b.display())
+            }
             Self::MissingVersion { path, missing, there } => {
                 let there: Vec<_> = there.iter().map(u64::to_string).collect();
                 let path = path.display();
                 write!(f, "version_policy names version {missing} of {path}, which has {}", there.join(", "))
             }
             Self::Config(error) => error.fmt(f),
+            Self::Contradiction { path, reason } => write!(f, "{}: {reason}", path.display()),
         }
     }
 }
@@ -287,7 +317,11 @@ impl std::error::Error for RepositoryError {
         match self {
             Self::Unreadable { source, .. } => Some(source),
             Self::Config(error) => error.source(),
-            Self::Empty { .. } | Self::NoVersion { .. } | Self::MissingVersion { .. } => None,
+            Self::Empty { .. }
+            | Self::NoVersion { .. }
+            | Self::SameVersion { .. }
+            | Self::MissingVersion { .. }
+            | Self::Contradiction { .. } => None,
         }
     }
 }
@@ -354,12 +388,42 @@ mod tests {
     }
 
     #[test]
+    fn two_folders_of_one_version_are_refused_by_name() {
+        let root = repository(&["net/1/model.onnx", "net/01/model.onnx", "net/2/model.onnx"]);
+        let error = Repository::open(root.path()).expect_err("which is version 1?").to_string();
+        assert!(error.contains("net/01 and ") && error.contains("net/1 are the same version"), "{error}");
+        let root = repository(&["net/01/model.onnx", "net/1/notes.txt"]);
+        assert!(Repository::open(root.path()).is_ok(), "one of them holds no model");
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn folders_and_files_that_nobody_can_name_hide_no_other() {
+        use std::ffi::OsStr;
+        use std::os::unix::ffi::OsStrExt;
+
+        let root = repository(&["net/1/model.onnx"]);
+        let unnamed = |before: &[u8]| OsStr::from_bytes(&[before, &[0xff]].concat()).to_owned();
+        fs::create_dir_all(root.path().join(unnamed(b"net")).join("1")).expect("it can be made");
+        fs::create_dir_all(root.path().join("net").join(unnamed(b"2"))).expect("it can be made");
+        let version = root.path().join("net/1");
+        let mut file = unnamed(b"model.");
+        file.push(".onnx");
+        fs::copy(version.join("model.onnx"), version.join(file)).expect("it can be made");
+        assert_eq!(Repository::names(root.path()).expect("one can be named"), ["net"]);
+        let models = Repository::open(root.path()).expect("one can be named").models;
+        assert_eq!(models.iter().map(|model| model.name.as_str()).collect::<Vec<_>>(), ["net"]);
+        assert_eq!(numbers(&models[0].versions.iter().collect::<Vec<_>>()), [1]);
+        assert_eq!(models[0].latest().variants.len(), 1);
+    }
+
+    #[test]
     fn the_policy_decides_which_versions_are_served() {
         let root = repository(&["net/1/model.onnx", "net/2/model.onnx", "net/7/model.onnx"]);
-        let model = ModelFolder::read(&root.path().join("net")).expect("three versions");
         let served = |policy| {
             let config = ModelConfig { version_policy: policy, ..Default::default() };
-            model.served(&config).map(|versions| numbers(&versions)).map_err(|error| error.to_string())
+            let model = ModelFolder::read(&root.path().join("net"), config).expect("three versions");
+            model.served().map(|versions| numbers(&versions)).map_err(|error| error.to_string())
         };
         let latest = |count| Some(VersionPolicy::Latest(NonZeroUsize::new(count).expect("not zero")));
         assert_eq!(served(None), Ok(vec![7]));
@@ -374,8 +438,33 @@ mod tests {
     fn another_file_name_names_the_variants_too() {
         let root = repository(&["net/1/net.onnx", "net/1/net.int8.onnx", "net/1/model.onnx"]);
         root.write("net/config.pbtxt", b"default_model_filename: \"net.onnx\"");
-        let model = ModelFolder::read(&root.path().join("net")).expect("its file is there");
+        let model = ModelFolder::read(&root.path().join("net"), ModelConfig::default()).expect("its file is there");
         let files: Vec<_> = model.latest().variants.iter().map(|v| (v.name.as_str(), file_name(&v.path))).collect();
-        assert_eq!(files, [("fp32", "net.onnx".to_owned()), ("int8", "net.int8.onnx".to_owned())]);
+        assert_eq!(files, [("fp32", Some("net.onnx")), ("int8", Some("net.int8.onnx"))]);
+        let configured: ModelConfig = toml::from_str("default_model_filename = \"model.onnx\"").expect("one field");
+        let model = ModelFolder::read(&root.path().join("net"), configured).expect("that file is there too");
+        assert_eq!(file_name(&model.latest().variants[0].path), Some("model.onnx"));
+    }
+
+    #[test]
+    fn what_goes_before_a_folders_settings_is_held_against_the_same_rules() {
+        let root = repository(&["net/1/model.onnx"]);
+        root.write("net/config.toml", b"batch_sizes = [1, 8]\noperator_libraries = [\"of_folder.so\"]");
+        let read = |configured: &str| {
+            let configured = toml::from_str(configured).expect("the types are right");
+            ModelFolder::read(&root.path().join("net"), configured).map_err(|error| error.to_string())
+        };
+        for (configured, expected) in [
+            ("max_batch = 4", "net: batch_sizes: the largest is 8; expected it to be max_batch, 4"),
+            ("variants = []", "net: variants: empty"),
+            ("default_model_filename = \"../m.onnx\"", "net: default_model_filename: `../m.onnx`; expected"),
+        ] {
+            let error = read(configured).expect_err(configured);
+            assert!(error.contains(expected), "{error}");
+        }
+        let libraries =
+            |configured| read(configured).expect("it is good").config.operator_libraries.expect("it is said");
+        assert_eq!(libraries("variants = [\"fp32\"]"), [root.path().join("net/of_folder.so")]);
+        assert_eq!(libraries("operator_libraries = [\"own.so\"]"), [Path::new("own.so")], "whose path it is");
     }
 }

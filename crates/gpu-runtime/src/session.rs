@@ -10,6 +10,7 @@ use ort::session::{IoBinding, Session as OrtSession};
 
 use crate::binding::Buffer;
 use crate::error::RunError;
+use crate::file::ModelFile;
 use crate::interrupt::{Flag, Interrupter, Running};
 use crate::memory::RowLimit;
 use crate::outputs::{OutputBuffers, Outputs};
@@ -33,6 +34,8 @@ pub struct Session {
     /// The next run that succeeds gives back what the arena does not need.
     shrink: bool,
     flag: Arc<Flag>,
+    /// ONNX Runtime may use the weights where they lie.
+    _file: ModelFile,
 }
 
 /// A set of output buffers and, for each batch size used so far, the binding that writes there.
@@ -50,6 +53,7 @@ impl Session {
         max_rows: usize,
         provider: Provider,
         device: i32,
+        file: ModelFile,
     ) -> ort::Result<Self> {
         let inputs =
             inputs.iter().map(|spec| Buffer::new(&session, spec, max_rows, provider)).collect::<Result<_, _>>()?;
@@ -63,6 +67,7 @@ impl Session {
             limit: RowLimit::new(max_rows),
             shrink: false,
             flag: Flag::new(provider, device)?,
+            _file: file,
         })
     }
 
@@ -139,9 +144,12 @@ impl Session {
     fn run_in_parts(&mut self, running: &Running<'_>, slot: usize, rows: Range<usize>) -> Result<(), RunError> {
         let mut start = rows.start;
         while start < rows.end {
-            let end = rows.end.min(start + self.limit.attempt(Instant::now()));
+            let tried = self.limit.attempt(Instant::now());
+            // When it is time to try more rows than there are, others go along, whose answers nobody hears.
+            let last = if tried > self.limit.rows() { self.max_rows } else { rows.end };
+            let end = last.min(start + tried);
             // While memory is short, no batch leaves any with the arena: others need it, and so do the next outputs.
-            self.shrink |= end == rows.end;
+            self.shrink |= end >= rows.end;
             match self.run_rows(running, slot, start..end) {
                 Ok(()) => {
                     self.limit.succeeded(end - start, Instant::now());

@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use volley_gpu_runtime::{Instances, Library, LoadError, Model, ModelOptions, Session, VariantFile, VersionFolder};
 
@@ -164,6 +165,36 @@ fn memory_that_ran_out_once_halves_the_rows_of_that_session_and_changes_no_answe
 }
 
 #[test]
+fn a_learned_limit_goes_though_no_large_batch_comes_and_though_none_comes_at_all() {
+    let orders = Orders::take();
+    let instances = instances();
+    let learn = |worker| {
+        let mut lease = instances.lease(worker).expect("it is open");
+        write(&mut lease, 3.0);
+        orders.give("fail-once Failed to allocate memory for requested buffer of size 1");
+        assert_eq!(run(&mut lease), 3.0);
+        assert_eq!(lease.row_limit(), ROWS / 2);
+    };
+    // A second passes until more is tried.
+    let patience = Instant::now() + Duration::from_secs(60);
+    learn(0);
+    loop {
+        let mut lease = instances.lease(0).expect("it is open");
+        let outputs = lease.run(1).expect("it runs").rows(0..1).tensor(0);
+        assert_eq!(outputs[..4], 3.0_f32.to_le_bytes());
+        if lease.row_limit() == ROWS {
+            break;
+        }
+        assert!(Instant::now() < patience, "small batches leave it as it is");
+    }
+    learn(1);
+    while instances.row_limit() < ROWS {
+        instances.trim_idle();
+        assert!(Instant::now() < patience, "resting leaves it as it is");
+    }
+}
+
+#[test]
 fn one_row_that_memory_does_not_suffice_for_is_an_error_that_says_so() {
     let orders = Orders::take();
     let mut session = model().open_session().expect("it opens");
@@ -227,10 +258,18 @@ fn a_session_that_cannot_be_opened_anew_is_an_error_until_it_can() {
 }
 
 #[test]
+fn more_sessions_than_there_is_memory_for_are_refused_before_one_is_opened() {
+    let _orders = Orders::take();
+    let error = Instances::open(model(), NonZeroUsize::MAX).expect_err("no machine has that");
+    assert!(error.reason() == "memory" && error.to_string().contains("memory does not suffice: about "), "{error}");
+}
+
+#[test]
 fn a_library_of_operators_that_cannot_be_used_is_refused_with_the_reason() {
     let _orders = Orders::take();
-    let missing = load(vec!["nowhere/liboperators.so".into()]).expect_err("there is none").to_string();
-    assert!(missing.contains("there is no operator library nowhere/liboperators.so"), "{missing}");
+    let missing = load(vec!["nowhere/liboperators.so".into()]).expect_err("there is none");
+    let text = missing.to_string();
+    assert!(missing.reason() == "no_operators" && text.contains("nowhere/liboperators.so cannot be read"), "{text}");
     let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models/fault.onnx");
     let no_library = load(vec![model]).expect_err("it is none").to_string();
     assert!(no_library.contains("fault.onnx"), "{no_library}");

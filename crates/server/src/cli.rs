@@ -93,9 +93,12 @@ pub(crate) struct Options {
     /// Address for inference requests and metrics [default: 127.0.0.1].
     #[arg(long, global = true, value_name = "ADDRESS")]
     host: Option<String>,
-    /// Port for inference requests; 0 takes a free one [default: 8000].
+    /// Port for inference requests over HTTP; 0 takes a free one [default: 8000].
     #[arg(long, global = true, value_name = "PORT")]
     http_port: Option<String>,
+    /// Port for inference requests over gRPC; 0 takes a free one [default: 8001].
+    #[arg(long, global = true, value_name = "PORT")]
+    grpc_port: Option<String>,
     /// Port for /metrics; 0 takes a free one [default: 8002].
     #[arg(long, global = true, value_name = "PORT")]
     metrics_port: Option<String>,
@@ -127,8 +130,10 @@ impl Options {
         let given = [
             ("--model-repository", "model_repository", &self.model_repository),
             ("--host", "http.host", &self.host),
+            ("--host", "grpc.host", &self.host),
             ("--host", "metrics.host", &self.host),
             ("--http-port", "http.port", &self.http_port),
+            ("--grpc-port", "grpc.port", &self.grpc_port),
             ("--metrics-port", "metrics.port", &self.metrics_port),
             ("--admin-port", "admin.port", &self.admin_port),
             ("--workers", "runtime.workers", &self.workers),

@@ -89,7 +89,10 @@ impl ApiError {
 
     /// The request's deadline passed.
     pub(crate) fn deadline() -> Self {
-        Self::new(Cause::Deadline, "parameters.timeout: the deadline passed before the result was there")
+        Self::new(
+            Cause::Deadline,
+            "parameters.timeout: the deadline (or the call's own) passed before the result was there",
+        )
     }
 
     /// The request's deadline has become too close while it waited.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use volley_gpu_runtime::{DeviceMonitor, Provider};
 use volley_scheduler::Priority;
 use volley_telemetry::host::Host;
-use volley_telemetry::{CacheReading, CacheTierMetrics, DeviceMetrics, Exporter, GpuMetrics, GpuReading};
+use volley_telemetry::{CacheTierMetrics, DeviceMetrics, Exporter, GpuMetrics, GpuReading, SharedCacheMetrics};
 
 use crate::catalog::Runs;
 use crate::pipeline::{Pipeline, lane};
@@ -20,6 +20,7 @@ pub(crate) struct Gauges {
     exporter: Exporter,
     pipeline: Arc<Pipeline>,
     cache: CacheTierMetrics,
+    shared_cache: Option<SharedCacheMetrics>,
     device: DeviceMetrics,
     host: Mutex<(Host, Option<Instant>)>,
     gpu: Option<Gpu>,
@@ -40,6 +41,11 @@ impl Gauges {
         let device = pipeline.catalog.variants().first().map_or("cpu", |variant| variant.provider());
         let gauges = Self {
             cache: CacheTierMetrics::register("local"),
+            shared_cache: pipeline
+                .results
+                .as_ref()
+                .and_then(crate::results::Results::shared_reading)
+                .map(|_| SharedCacheMetrics::register()),
             device: DeviceMetrics::register(device),
             gpu: Gpu::of(device, gpu_index),
             host: Mutex::new((Host::new(), None)),
@@ -86,17 +92,11 @@ impl Gauges {
     }
 
     fn read(&self) {
-        if let Some(cache) = &self.pipeline.cache {
-            let stats = cache.stats();
-            self.cache.publish(CacheReading {
-                hits: stats.hits,
-                misses: stats.misses,
-                shared: stats.shared,
-                evictions: stats.evictions,
-                expirations: stats.expirations,
-                entries: stats.entries,
-                bytes: stats.bytes,
-            });
+        if let Some(results) = &self.pipeline.results {
+            self.cache.publish(results.reading());
+            if let (Some(metrics), Some(reading)) = (&self.shared_cache, results.shared_reading()) {
+                metrics.publish(&reading);
+            }
         }
         self.sample_gpu();
         let depth = self.pipeline.scheduler.depth();

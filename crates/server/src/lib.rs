@@ -7,21 +7,29 @@ mod config;
 mod descriptors;
 mod engine;
 mod error;
+#[cfg(test)]
+mod fuzz;
 mod gauges;
+mod grpc;
 mod http;
 mod key;
+mod low_priority;
 mod pipeline;
+mod protocol;
 mod rate;
 mod reread;
+mod results;
 mod server;
+mod statistics;
 mod tls;
 mod updates;
+mod warming;
 mod watch;
 
 pub use config::{
-    AdminConfig, CacheConfig, CallerConfig, Change, Config, ConfigError, HttpConfig, LimitsConfig, LogConfig,
-    LogFormat, MetricsConfig, Override, Profile, RuntimeConfig, SchedulerConfig, Scope, SecurityConfig, Settings,
-    ShutdownConfig, TlsConfig, changes, json_schema, reference, show,
+    AdminConfig, CacheConfig, CallerConfig, Change, Config, ConfigError, CutOff, GrpcConfig, HttpConfig, LimitsConfig,
+    LogConfig, LogFormat, MetricsConfig, Override, Profile, RedisConfig, RuntimeConfig, SchedulerConfig, Scope,
+    SecurityConfig, Settings, ShutdownConfig, SnapshotConfig, TlsConfig, changes, json_schema, reference, show,
 };
 pub use key::NewKey;
 pub use reread::Reread;

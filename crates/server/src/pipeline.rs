@@ -1,18 +1,19 @@
-//! The way of a request, from a body to a body.
+//! The way of a request, from what it asks to what it is answered.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::time::timeout_at;
-use volley_cache::{Cache, Followed, Key, Lead, Lookup, Rank};
+use volley_cache::{Domain, Followed, Key, Lead, Lookup, Rank};
 use volley_gpu_runtime::Outputs;
 use volley_scheduler::{Failure, Handoff, Outcome, Priority, Request, SubmitError, TenantId, Ticket};
 use volley_telemetry::{EdgeMetrics, Lane};
 
 use crate::catalog::{Catalog, Selection, ServedVariant};
-use crate::codec::{self, Answerer, Encoded, Envelope, InferRequest, Participation, Pieces};
+use crate::codec::{Answerer, InferRequest, Participation, Unbound};
 use crate::engine::{Computed, DeviceScheduler, Job, JobResult};
 use crate::error::{ApiError, Cause};
+use crate::results::{First, Results, first};
 
 /// What every request goes through.
 #[derive(Debug)]
@@ -22,26 +23,49 @@ pub(crate) struct Pipeline {
     /// Where misses are computed.
     pub scheduler: DeviceScheduler,
     /// Where results are kept, if they are.
-    pub cache: Option<Cache<ApiError>>,
+    pub results: Option<Results>,
     /// Where requests that reach no model are counted.
     pub rejections: EdgeMetrics,
 }
 
 /// One call, as an edge read it.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Call<'a> {
-    /// The model named in the path.
+    /// The model it names.
     pub model: &'a str,
-    /// The version named in the path.
+    /// The version it names, if it does.
     pub version: Option<&'a str>,
-    /// The body.
-    pub body: Pieces,
-    /// The value of `Inference-Header-Content-Length`.
-    pub json_length: Option<usize>,
     /// Who asks, as the scheduler knows them, if they have a name.
     pub tenant: Option<TenantId>,
     /// When the request's head was read: deadlines and latency count from here.
     pub arrival: Instant,
+    /// How long its caller waits, where the protocol says so beside the request's own parameter.
+    pub patience: Option<Duration>,
+}
+
+/// What a call is answered; the edge writes it in the form in which it was asked.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    /// The request.
+    pub request: InferRequest,
+    /// All the model's outputs for it.
+    pub outputs: Outputs,
+    variant: Arc<ServedVariant>,
+    members: usize,
+}
+
+impl Answer {
+    /// Who answers.
+    pub(crate) fn answerer(&self) -> Answerer<'_> {
+        let variant = &self.variant;
+        Answerer {
+            model: &variant.model_name,
+            version: &variant.version,
+            outputs: variant.outputs(),
+            participation: (variant.size() > 1)
+                .then_some(Participation { ensemble_members: self.members, ensemble_size: variant.size() }),
+        }
+    }
 }
 
 /// What a request asks of the scheduler and of a shared flight.
@@ -69,13 +93,17 @@ impl Pipeline {
     ///
     /// # Errors
     /// [`ApiError`] that says what was wrong with the request, or why it was not computed.
-    pub(crate) async fn infer(&self, handoff: &Handoff, call: Call<'_>) -> Result<Encoded, ApiError> {
-        let (json, binary) = codec::split(call.body, call.json_length).inspect_err(|error| self.rejected(error))?;
-        let envelope = Envelope::read(&json, binary).inspect_err(|error| self.rejected(error))?;
-        let parameters = envelope.parameters();
+    pub(crate) async fn infer(
+        &self,
+        handoff: &Handoff,
+        call: Call<'_>,
+        unbound: impl Unbound,
+    ) -> Result<Answer, ApiError> {
+        let parameters = unbound.parameters();
+        let patience = parameters.timeout().into_iter().chain(call.patience).min();
         let urgency = Urgency {
             priority: parameters.priority(),
-            deadline: parameters.timeout().and_then(|timeout| call.arrival.checked_add(timeout)),
+            deadline: patience.and_then(|patience| call.arrival.checked_add(patience)),
         };
         let use_cache = parameters.cache != Some(false);
         let selection = Selection {
@@ -83,20 +111,28 @@ impl Pipeline {
             variant: parameters.variant.as_deref(),
             ensemble: parameters.ensemble(),
         };
-        let found = self.catalog.find(call.model, selection);
-        let variant = &found.inspect_err(|error| self.rejected(error))?;
+        let variant = self.catalog.find(call.model, selection).inspect_err(|error| self.rejected(error))?;
         let lane = lane(urgency.priority);
-        let unanswered = Unanswered(Some((variant, lane)));
-        let result = self.answer(handoff, call.tenant, variant, envelope, urgency, use_cache).await;
+        let unanswered = Unanswered(Some((&variant, lane)));
+        let result = self.answer(handoff, call.tenant, &variant, unbound, urgency, use_cache).await;
         unanswered.ended();
+        let took = call.arrival.elapsed();
         match &result {
-            Ok(_) => variant.metrics.request_completed(lane, call.arrival.elapsed()),
-            Err(error) => variant.metrics.request_failed(lane, error.failure()),
+            Ok(_) => {
+                variant.metrics.request_completed(lane, took);
+                variant.statistics.success.add(took);
+            }
+            Err(error) => {
+                variant.metrics.request_failed(lane, error.failure());
+                variant.statistics.fail.add(took);
+            }
         }
-        result
+        let (request, Computed { outputs, members }) = result?;
+        Ok(Answer { request, outputs, variant, members })
     }
 
-    fn rejected(&self, error: &ApiError) {
+    /// Counts a request that reached no model.
+    pub(crate) fn rejected(&self, error: &ApiError) {
         self.rejections.request_rejected(error.rejection());
     }
 
@@ -105,84 +141,95 @@ impl Pipeline {
         handoff: &Handoff,
         tenant: Option<TenantId>,
         variant: &Arc<ServedVariant>,
-        envelope: Envelope<'_>,
+        unbound: impl Unbound,
         urgency: Urgency,
         use_cache: bool,
-    ) -> Result<Encoded, ApiError> {
-        let interface = variant.interface(envelope.parameters().wants_uncertainty());
-        let request = envelope.bind(interface)?;
+    ) -> Result<(InferRequest, Computed), ApiError> {
+        let interface = variant.interface(unbound.parameters().wants_uncertainty());
+        let request = unbound.bind(interface)?;
         let errand = Errand { variant, request: &request, urgency, tenant, handoff };
-        let computed = match &self.cache {
-            Some(cache) if use_cache => self.cached(cache, errand).await?,
+        let computed = match (&self.results, &variant.domain) {
+            (Some(results), Some(domain)) if use_cache => self.cached(results, domain, errand).await?,
             _ => in_time(urgency.deadline, self.compute(errand)).await??,
         };
-        let participation = (variant.size() > 1)
-            .then_some(Participation { ensemble_members: computed.members, ensemble_size: variant.size() });
-        let answerer = Answerer {
-            model: &variant.model_name,
-            version: &variant.version,
-            outputs: variant.outputs(),
-            participation,
-        };
-        Ok(codec::encode(answerer, &request, &computed.outputs))
+        Ok((request, computed))
     }
 
-    /// Looks for the result in the cache, joins whoever computes it already, or computes it for all who ask.
-    async fn cached(&self, cache: &Cache<ApiError>, errand: Errand<'_>) -> Result<Computed, ApiError> {
+    /// Looks for the result in memory, joins whoever computes it already, or finds or computes it for all who ask.
+    async fn cached(&self, results: &Results, domain: &Domain, errand: Errand<'_>) -> Result<Computed, ApiError> {
+        let began = Instant::now();
         let key = key(errand.variant, errand.request);
-        let lead = match cache.lookup(key, errand.urgency.rank()) {
-            Lookup::Hit(bytes) => return restored(bytes, errand),
+        let statistics = &errand.variant.statistics;
+        let found = |bytes| {
+            statistics.cache_hit.add(began.elapsed());
+            // Triton's count of those who waited includes those who waited for nothing; its callers rely on that.
+            statistics.queue.add(Duration::ZERO);
+            restored(bytes, errand)
+        };
+        let mut lead = match results.lookup(key, domain, errand.urgency.rank()) {
+            Lookup::Hit(bytes) => return found(bytes),
             Lookup::Lead(lead) => lead,
             Lookup::Follow(follow) => match in_time(errand.urgency.deadline, follow).await? {
-                Followed::Value(bytes) => return restored(bytes, errand),
+                Followed::Value(bytes) => return found(bytes),
                 Followed::Failed(error) => return Err(error),
                 Followed::Lead(lead) => lead,
             },
         };
-        self.lead(lead, errand).await
+        statistics.cache_miss.add(began.elapsed());
+        // The look-up elsewhere runs beside the queue.
+        let mut fetch = results.fetch(key, domain);
+        loop {
+            let came = in_time(errand.urgency.deadline, first(fetch.take(), self.lead(&lead, errand))).await?;
+            match came {
+                Ok(First::Computed(computed)) => {
+                    // An answer that a member of the ensemble had no part in is not kept.
+                    if computed.members == errand.variant.size() {
+                        let outputs = computed.outputs.to_joined();
+                        results.share(key, lead.born(), outputs.clone());
+                        lead.complete(outputs);
+                    }
+                    return Ok(computed);
+                }
+                Ok(First::Found(found)) => match lead.complete_found(found.value.clone(), found.born) {
+                    Ok(()) => return restored(found.value, errand),
+                    // It was invalidated on its way here.
+                    Err(still) => lead = still,
+                },
+                Err(error) => {
+                    if error.cause == Cause::ComputeFailed {
+                        lead.fail_all(error.clone());
+                    }
+                    return Err(error);
+                }
+            }
+        }
     }
 
     /// Computes for all who wait. Where someone more urgent or more patient joins, the request is queued anew for them.
     ///
     /// A failure to compute is everybody's. Any other is the leader's own (its deadline, a full lane): dropping the lead
-    /// hands it to the next who waits. So does an answer that a member of the ensemble had no part in, which is not kept.
-    async fn lead(&self, lead: Lead<ApiError>, errand: Errand<'_>) -> Result<Computed, ApiError> {
-        let computed = async {
-            let mut rank = lead.rank();
-            let mut attempt = Attempt::First;
-            loop {
-                let mut ticket = self.submit(Errand { urgency: Urgency::of(rank), ..errand }, attempt)?;
-                let outcome = tokio::select! {
-                    biased;
-                    outcome = &mut ticket => outcome,
-                    raised = lead.raised(rank) => {
-                        rank = raised;
-                        match ticket.withdraw() {
-                            Ok(()) => continue,
-                            // Too late to withdraw means that it is being computed, which is as good as it gets.
-                            Err(ticket) => ticket.await,
-                        }
+    /// hands it to the next who waits.
+    async fn lead(&self, lead: &Lead<ApiError>, errand: Errand<'_>) -> Result<Computed, ApiError> {
+        let mut rank = lead.rank();
+        let mut attempt = Attempt::First;
+        loop {
+            let mut ticket = self.submit(Errand { urgency: Urgency::of(rank), ..errand }, attempt)?;
+            let outcome = tokio::select! {
+                biased;
+                outcome = &mut ticket => outcome,
+                raised = lead.raised(rank) => {
+                    rank = raised;
+                    match ticket.withdraw() {
+                        Ok(()) => continue,
+                        // Too late to withdraw means that it is being computed, which is as good as it gets.
+                        Err(ticket) => ticket.await,
                     }
-                };
-                if let Some(result) = concluded(errand, attempt, outcome) {
-                    return result;
                 }
-                attempt = Attempt::Alone;
+            };
+            if let Some(result) = concluded(errand, attempt, outcome) {
+                return result;
             }
-        };
-        match in_time(errand.urgency.deadline, computed).await? {
-            Ok(computed) => {
-                if computed.members == errand.variant.size() {
-                    lead.complete(computed.outputs.to_joined());
-                }
-                Ok(computed)
-            }
-            Err(error) => {
-                if error.cause == Cause::ComputeFailed {
-                    lead.fail_all(error.clone());
-                }
-                Err(error)
-            }
+            attempt = Attempt::Alone;
         }
     }
 
@@ -245,6 +292,7 @@ fn concluded(errand: Errand<'_>, attempt: Attempt, outcome: Outcome<JobResult>) 
     let variant = errand.variant;
     if outcome.timings.batch.is_some() {
         variant.metrics.request_dequeued(lane(errand.urgency.priority), outcome.timings.queue_time());
+        variant.statistics.queue.add(outcome.timings.queue_time());
     }
     let message = match outcome.result {
         Ok(Ok(computed)) => return Some(Ok(computed)),

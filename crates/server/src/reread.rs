@@ -16,11 +16,11 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 #[derive(Debug, Clone)]
 pub struct Reread {
     updates: Arc<Updates>,
-    tls: Option<Arc<Tls>>,
+    tls: Vec<Arc<Tls>>,
 }
 
 impl Reread {
-    pub(crate) fn of(updates: Arc<Updates>, tls: Option<Arc<Tls>>) -> Self {
+    pub(crate) fn of(updates: Arc<Updates>, tls: Vec<Arc<Tls>>) -> Self {
         Self { updates, tls }
     }
 
@@ -54,10 +54,11 @@ impl Reread {
     }
 
     fn certificates(&self) {
-        match self.tls.as_ref().map(|tls| tls.reload()) {
-            None => {}
-            Some(Ok(())) => tracing::info!("certificates read again"),
-            Some(Err(error)) => tracing::error!(%error, "certificates refused; those in force stay in force"),
+        for tls in &self.tls {
+            match tls.reload() {
+                Ok(()) => tracing::info!("certificates read again"),
+                Err(error) => tracing::error!(%error, "certificates refused; those in force stay in force"),
+            }
         }
     }
 }

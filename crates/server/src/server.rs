@@ -6,11 +6,10 @@ use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
-use volley_cache::{Cache, Keyer};
 use volley_gpu_runtime::{Library, ModelOptions, ProviderPreference};
 use volley_scheduler::Scheduler;
 use volley_telemetry::logs::Filter;
@@ -25,14 +24,20 @@ use crate::gauges::Gauges;
 use crate::http::{Edge, Gate, IoThreads, Phase, serve_admin, serve_metrics};
 use crate::pipeline::Pipeline;
 use crate::reread::Reread;
+use crate::results::Results;
 use crate::tls::Tls;
 use crate::updates::Updates;
+use crate::warming::Warming;
+
+/// Longest time to write the last results to Redis in, after everything was answered.
+const LAST_WRITES: Duration = Duration::from_secs(1);
 
 /// A running server. It serves until [`Server::shut_down`].
 #[derive(Debug)]
 pub struct Server {
     config: Arc<Config>,
     http_address: SocketAddr,
+    grpc_address: SocketAddr,
     metrics_address: SocketAddr,
     phase: watch::Sender<Phase>,
     io: IoThreads,
@@ -43,8 +48,10 @@ pub struct Server {
     admin_address: SocketAddr,
     edge: Arc<Edge>,
     updates: Arc<Updates>,
-    tls: Option<Arc<Tls>>,
+    tls: Vec<Arc<Tls>>,
     gauges: Arc<Gauges>,
+    results: Option<Results>,
+    warming: Option<Warming>,
 }
 
 impl Server {
@@ -58,11 +65,13 @@ impl Server {
         let started = Instant::now();
         // Ports first: they are what most often goes wrong, and cost nothing to find out.
         let http_listener = bind("http", config.http.host, config.http.port)?;
+        let grpc_listener = bind("grpc", config.grpc.host, config.grpc.port)?;
         let metrics_listener = bind("metrics", config.metrics.host, config.metrics.port)?;
         let admin_listener = bind("admin", config.admin.host, config.admin.port)?;
-        let (http_address, metrics_address) = (local(&http_listener)?, local(&metrics_listener)?);
-        let admin_address = local(&admin_listener)?;
+        let (http_address, grpc_address) = (local(&http_listener)?, local(&grpc_listener)?);
+        let (metrics_address, admin_address) = (local(&metrics_listener)?, local(&admin_listener)?);
         let tls = Tls::open(&config.tls, b"http/1.1").map_err(StartError::other)?;
+        let grpc_tls = Tls::open(&config.tls, b"h2").map_err(StartError::other)?;
         let connections = config.limits.connections.get() as u64;
         if let Some(files) = descriptors::raise_limit().filter(|&files| files < connections) {
             tracing::warn!(files, connections, "the system allows fewer open files than limits.connections");
@@ -79,8 +88,7 @@ impl Server {
             ..Default::default()
         };
         let (scheduler, workers) = Scheduler::new(scheduler_config, worker_count);
-        let mut secret = [0; 32];
-        getrandom::fill(&mut secret).map_err(StartError::other)?;
+        let (results, keyer) = Results::open(&config.cache).map_err(StartError::other)?;
         let loader = Loader {
             repository: repository_path(config.model_repository.as_deref()).map_err(StartError)?,
             configured: ArcSwap::from_pointee(config.models.clone()),
@@ -88,33 +96,36 @@ impl Server {
             library,
             scheduler: scheduler.clone(),
             workers: worker_count,
-            keyer: Keyer::new(secret),
+            keyer,
+            results: results.clone(),
         };
         let catalog = Arc::new(Catalog::load(loader).map_err(StartError::other)?);
         let pinning = Pinning(config.runtime.cpu_affinity.clone());
+        let warming = match &results {
+            Some(results) => Warming::start(&config.cache.snapshot, results).map_err(StartError::other)?,
+            None => None,
+        };
         let workers = Workers::start(&scheduler, workers, &catalog, pinning, config.runtime.run_limit);
 
-        let cache = config.cache.enabled.then(|| {
-            Cache::new(volley_cache::CacheConfig {
-                capacity_bytes: config.cache.capacity_bytes,
-                time_to_live: Some(config.cache.time_to_live),
-                // Entries of one busy moment do not all expire in another.
-                ttl_jitter: config.cache.time_to_live / 10,
-            })
-        });
         let tenants = Tenants::of(scheduler.clone());
         let updates = Arc::new(Updates::new(settings, tenants, Arc::clone(&catalog), log));
-        let pipeline =
-            Arc::new(Pipeline { catalog, scheduler: scheduler.clone(), cache, rejections: EdgeMetrics::register() });
+        let pipeline = Arc::new(Pipeline {
+            catalog,
+            scheduler: scheduler.clone(),
+            results: results.clone(),
+            rejections: EdgeMetrics::register(),
+        });
         let gauges = Arc::new(Gauges::register(exporter, Arc::clone(&pipeline), config.runtime.device));
         let (phase, phase_seen) = watch::channel(Phase::Serving);
         let gate = Arc::new(Gate::new(updates.in_force(), tls.clone()));
-        let edge = Arc::new(Edge { pipeline, gate, phase: phase_seen });
+        let grpc_gate = Arc::new(gate.beside(grpc_tls.clone()));
+        let edge = Arc::new(Edge { pipeline, gate, grpc_gate, phase: phase_seen });
         let io_count = config.http.threads.map_or((cores / 8).max(1), NonZeroUsize::get);
-        let io = IoThreads::start(io_count, &http_listener, &edge)
+        let io = IoThreads::start(io_count, &http_listener, &grpc_listener, &edge)
             .map_err(|error| StartError(format!("the HTTP threads could not be started: {error}")))?;
         tracing::info!(
             http = %http_address,
+            grpc = %grpc_address,
             metrics = %metrics_address,
             admin = %admin_address,
             workers = worker_count,
@@ -124,6 +135,7 @@ impl Server {
         Ok(Self {
             config,
             http_address,
+            grpc_address,
             metrics_address,
             phase,
             io,
@@ -134,15 +146,23 @@ impl Server {
             admin_address,
             edge,
             updates,
-            tls,
+            tls: tls.into_iter().chain(grpc_tls).collect(),
             gauges,
+            results,
+            warming,
         })
     }
 
-    /// Where inference requests are answered.
+    /// Where inference requests are answered over HTTP.
     #[must_use]
     pub fn http_address(&self) -> SocketAddr {
         self.http_address
+    }
+
+    /// Where they are answered over gRPC.
+    #[must_use]
+    pub fn grpc_address(&self) -> SocketAddr {
+        self.grpc_address
     }
 
     /// Where `/metrics` is answered.
@@ -195,9 +215,19 @@ impl Server {
             () = stop => {}
         }
         // Metrics are answered until the end: how a server leaves is worth watching.
-        let leaving = tokio::task::spawn_blocking(|| self.shut_down());
+        let results = self.results.clone();
+        let leaving = async {
+            let left = tokio::task::spawn_blocking(|| self.shut_down()).await;
+            if let Some(results) = results {
+                let unwritten = results.close(LAST_WRITES).await;
+                if unwritten > 0 {
+                    tracing::warn!(unwritten, "results were not written to Redis in time");
+                }
+            }
+            left.map_err(io::Error::other)?
+        };
         tokio::select! {
-            left = leaving => left.map_err(io::Error::other)?,
+            left = leaving => left,
             result = watched => result,
         }
     }
@@ -221,6 +251,9 @@ impl Server {
             return Err(io::Error::new(io::ErrorKind::TimedOut, text));
         }
         self.workers.join();
+        if let Some(warming) = self.warming {
+            warming.finish();
+        }
         tracing::info!(after_ms = started.elapsed().as_millis() as u64, "everything accepted was answered; bye");
         Ok(())
     }

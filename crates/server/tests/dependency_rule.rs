@@ -55,7 +55,8 @@ fn each_heavy_dependency_has_one_home() {
         ("moka", &["volley-cache"]),
         ("fred", &["volley-cache"]),
         ("axum", &["volley-server"]),
-        ("hyper", &["volley-server", "volley-validate"]),
+        ("tonic", &["volley-server", "volley-examples"]),
+        ("hyper", &["volley-server", "volley-validate", "volley-examples"]),
         ("tokio-rustls", &["volley-server"]),
         ("metrics-exporter-prometheus", &["volley-telemetry"]),
     ];

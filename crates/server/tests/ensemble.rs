@@ -93,12 +93,46 @@ fn what_an_ensemble_cannot_do_is_refused_by_name() {
 }
 
 #[test]
+fn a_variant_that_would_be_taken_for_the_ensemble_is_refused_by_its_file() {
+    let repository = Repository::new("ensemble-named");
+    let folder = repository.add_bundled(1, &FILES);
+    std::fs::copy(folder.join("model.onnx"), folder.join("model.ensemble.onnx")).expect("the folder is writable");
+    let text = ServerProcess::refusal(&[("VOLLEY_MODEL_REPOSITORY", repository.path())]);
+    assert!(text.contains("model.ensemble.onnx: an ensemble is counted as `ensemble`"), "{text}");
+}
+
+#[test]
 fn members_that_do_not_exist_keep_the_model_from_being_served() {
     let repository = Repository::new("ensemble-missing");
     repository.add_bundled(1, &FILES);
     repository.configure("cnn_lstm", "[ensemble]\nmembers = [\"int8\", \"int9\"]\n");
-    let settings = [("VOLLEY_MODEL_REPOSITORY", repository.path())];
-    let failure = std::panic::catch_unwind(|| ServerProcess::start(&settings));
-    let text = *failure.err().expect("it must not start").downcast::<String>().expect("a message");
+    let text = ServerProcess::refusal(&[("VOLLEY_MODEL_REPOSITORY", repository.path())]);
     assert!(text.contains("ensemble.members") && text.contains("`int9`") && text.contains("fp32, int8"), "{text}");
+}
+
+#[test]
+fn the_bundled_model_answers_with_three_members_and_tells_where_they_differ() {
+    // Which is fastest, and so served by name if nothing is said, is the machine's to tell.
+    let variants = "[\"fp32\", \"int8\", \"int8-b\", \"int8-c\"]";
+    let server = ServerProcess::start(&[("VOLLEY_MODELS__CNN_LSTM__VARIANTS", variants)]);
+    let mut connection = server.connect();
+    let mut ask = |seed, parameters: Value| {
+        let reply = connection.infer(&json_request(&[window(seed)], &parameters));
+        assert_eq!(reply.status, 200, "{}", String::from_utf8_lossy(&reply.body));
+        reply
+    };
+    let with = ask(5, json!({ "return_uncertainty": true }));
+    assert_eq!(with.json()["parameters"], json!({ "ensemble_members": 3, "ensemble_size": 3 }));
+    let members = ["int8", "int8-b", "int8-c"].map(|variant| ask(5, json!({ "variant": variant })).values(1));
+    let (mean, uncertainty) = (with.values(1), with.values(3));
+    for class in 0..3 {
+        let of_members = members.each_ref().map(|probabilities| f64::from(probabilities[class]));
+        let wanted = of_members.iter().sum::<f64>() / 3.0;
+        let variance = of_members.iter().map(|value| (value - wanted).powi(2)).sum::<f64>() / 3.0;
+        assert!((f64::from(mean[class]) - wanted).abs() < 1e-6);
+        assert!((f64::from(uncertainty[class]) - variance.sqrt()).abs() < 1e-6);
+    }
+    assert!(uncertainty.iter().any(|&deviation| deviation > 1e-4), "the members do not differ: {uncertainty:?}");
+    // Who does not ask for it does not pay for it.
+    assert_eq!(ask(5, json!({})).json()["parameters"], Value::Null);
 }

@@ -4,8 +4,8 @@ mod common;
 
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 
 use common::repository::Repository;
 use common::{Connection, ServerProcess, binary_request, window};
@@ -57,11 +57,38 @@ fn a_load_takes_in_a_new_version_and_an_unload_takes_the_model_out() {
     let unloaded = json!([{ "name": "cnn_lstm", "state": "UNAVAILABLE", "reason": "not loaded" }]);
     assert_eq!(index(&server), unloaded);
     assert_eq!(connection.send("POST", "/v2/repository/models/cnn_lstm/unload", &[], b"").status, 404);
-    assert!(server.metrics().contains("batch_processing_models_loaded 0"));
+    let metrics = server.metrics();
+    assert!(metrics.contains("batch_processing_models_loaded 0"));
+    for gauge in GAUGES {
+        assert!(!metrics.contains(gauge), "there is nothing to be healthy: {gauge}");
+    }
 
     assert_eq!(load(&server).status, 200);
     assert_eq!(served_version(&mut connection), "2");
-    assert!(server.metrics().contains("batch_processing_models_loaded 1"));
+    let metrics = server.metrics();
+    assert!(metrics.contains("batch_processing_models_loaded 1"));
+    for gauge in GAUGES {
+        assert!(metrics.contains(gauge), "{gauge}");
+    }
+}
+
+/// What there is of a model while it is loaded.
+const GAUGES: [&str; 2] =
+    [r#"batch_processing_model_healthy{model="cnn_lstm""#, r#"batch_processing_row_limit{model="cnn_lstm""#];
+
+#[test]
+fn a_body_that_is_no_object_is_refused() {
+    let repository = bundled("bodies");
+    let server = serve(&repository);
+    let mut connection = server.connect();
+    for path in ["/v2/repository/index", "/v2/repository/models/cnn_lstm/load"] {
+        for body in ["[]", " [true]", "1", "null"] {
+            let reply = connection.send("POST", path, &[], body.as_bytes());
+            assert_eq!(reply.status, 400, "{path} {body}");
+            assert!(reply.error().starts_with("body: "), "{}", reply.error());
+        }
+        assert_eq!(connection.send("POST", path, &[], b" {}").status, 200, "{path}");
+    }
 }
 
 /// A way to spoil version 2, and what must be said of it.
@@ -69,7 +96,8 @@ type Spoiling = (&'static str, fn(&Path), &'static str, &'static [&'static str])
 
 #[test]
 fn a_version_that_is_not_right_takes_no_traffic_and_the_old_one_serves_on() {
-    let spoilings: [Spoiling; 4] = [
+    let spoilings: [Spoiling; 5] = [
+        ("more than memory can hold", huge, "memory", &["memory does not suffice", "beside what serves"]),
         ("golden outputs that are off", golden_off, "golden", &["golden", "output `prediction`"]),
         ("a truncated file", truncated, "refused", &["model.onnx"]),
         ("an input of another name", renamed_input, "golden", &["no tensor", "input"]),
@@ -108,8 +136,7 @@ fn a_version_that_is_not_right_takes_no_traffic_and_the_old_one_serves_on() {
 fn a_server_does_not_start_with_a_version_that_is_not_right() {
     let repository = bundled("start");
     golden_off(&repository.0.join("cnn_lstm/1"));
-    let failure = std::panic::catch_unwind(|| serve(&repository));
-    let text = *failure.err().expect("it must not start").downcast::<String>().expect("a message");
+    let text = ServerProcess::refusal(&[("VOLLEY_MODEL_REPOSITORY", repository.path())]);
     assert!(text.contains("golden") && text.contains("prediction"), "{text}");
 }
 
@@ -129,7 +156,7 @@ fn only_what_the_repository_lists_can_be_loaded_and_what_it_cannot_be_loaded_as_
     for (config, words) in [
         ("variants = []", ["config.toml", "variants: empty; expected"]),
         ("max_batch = 1000000000", ["1000000000", "at most 65536"]),
-        ("max_batch = \"many\"", ["config.toml:1:13", "expected a nonzero"]),
+        ("max_batch = \"many\"", ["config.toml:1:13: max_batch: ", "expected a whole number of at least 1"]),
     ] {
         repository.configure("cnn_lstm", config);
         let text = load(&server).error();
@@ -167,6 +194,48 @@ fn the_server_answers_all_else_while_a_load_takes_its_time() {
     assert_eq!(loading.join().expect("it ends"), 200);
     assert_eq!(waiting.read().expect("a reply").status, 200);
     assert_eq!(connection.infer(&binary_request(&[window(1)], &json!({}))).status, 404);
+}
+
+#[test]
+fn of_seventeen_changes_at_once_one_is_refused_without_waiting_for_the_others() {
+    let repository = bundled("crowd");
+    repository.add_breaking();
+    let fault = repository.fault_file();
+    let server = ServerProcess::start(&[
+        ("VOLLEY_MODEL_REPOSITORY", repository.path()),
+        ("FAULT_OPERATOR_FILE", fault.to_str().expect("a path in UTF-8")),
+    ]);
+    let change = |path: &'static str, done: &mpsc::Sender<(u16, Option<String>)>| {
+        let (address, done) = (server.http, done.clone());
+        std::thread::spawn(move || {
+            let reply = Connection::to(address).send("POST", path, &[], b"");
+            let _ = done.send((reply.status, reply.header("retry-after").map(str::to_owned)));
+        });
+    };
+    let (done, replies) = mpsc::channel();
+    repository.fault("hang-once");
+    change("/v2/repository/models/breaking/load", &done);
+    while repository.fault_file().exists() {
+        std::thread::yield_now();
+    }
+    for _ in 0..16 {
+        change("/v2/repository/models/nobody/unload", &done);
+    }
+    drop(done);
+    // The load hangs, so whoever is answered did not wait for it.
+    assert_eq!(replies.recv().expect("a reply"), (503, Some("1".into())));
+    repository.fault("pass");
+    let mut statuses: Vec<u16> = replies.iter().map(|(status, _)| status).collect();
+    statuses.sort_unstable();
+    assert_eq!(statuses, [&[200][..], &[404; 15]].concat(), "the others wait, and are done in turn");
+}
+
+#[test]
+fn a_configuration_that_lists_no_variant_keeps_the_server_from_starting_and_is_named() {
+    let repository = bundled("none");
+    let settings = [("VOLLEY_MODEL_REPOSITORY", repository.path()), ("VOLLEY_MODELS__CNN_LSTM__VARIANTS", "[]")];
+    let text = ServerProcess::refusal(&settings);
+    assert!(text.contains("cnn_lstm: variants: empty; expected"), "{text}");
 }
 
 #[test]
@@ -235,6 +304,12 @@ fn renamed_input(folder: &Path) {
     let at = bytes.windows(7).position(|window| window == b"\"input\"").expect("the header names the input");
     bytes[at..at + 7].copy_from_slice(b"\"inpot\"");
     fs::write(path, bytes).expect("it was written before");
+}
+
+/// A file that takes up next to nothing on the disk.
+fn huge(folder: &Path) {
+    let file = fs::File::options().write(true).open(folder.join("model.onnx")).expect("it was copied");
+    file.set_len(1 << 42).expect("the file system has files with holes");
 }
 
 fn no_model(folder: &Path) {

@@ -222,8 +222,10 @@ fn broken_http_gets_a_4xx_or_a_closed_connection_and_the_server_serves_on() {
     assert_eq!(connection.send("GET", INFER, &[], b"").status, 405);
     let twice = [("Inference-Header-Content-Length", "2"), ("Inference-Header-Content-Length", "3")];
     assert!(connection.send("POST", INFER, &twice, b"{}").error().contains("given twice"));
-    let encoded = connection.send("POST", INFER, &[("Content-Encoding", "gzip")], b"x");
+    let encoded = connection.send("POST", INFER, &[("Content-Encoding", "br")], b"x");
     assert_eq!(encoded.status, 415, "{}", encoded.error());
+    let not_gzip = connection.send("POST", INFER, &[("Content-Encoding", "gzip")], b"x");
+    assert_eq!(not_gzip.status, 400, "{}", not_gzip.error());
 
     let mut connection = server.connect();
     let reply = connection.send("POST", INFER, &[], &vec![b' '; 150_000]);

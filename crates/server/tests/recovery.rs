@@ -8,8 +8,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use common::repository::Repository;
-use common::{Body, Connection, ServerProcess, window};
-use serde_json::json;
+use common::{Body, Connection, Reply, ServerProcess, window};
+use serde_json::{Value, json};
 
 fn serve(name: &str, settings: &[(&str, &str)]) -> (ServerProcess, Repository) {
     let repository = Repository::new(&format!("recovery-{name}"));
@@ -29,11 +29,33 @@ fn serve(name: &str, settings: &[(&str, &str)]) -> (ServerProcess, Repository) {
 /// A request to the model that breaks, whose answer is its question.
 fn echo(seed: usize) -> (Vec<f32>, Body) {
     let values: Vec<f32> = (0..4).map(|i| (seed * 4 + i) as f32).collect();
+    let body = question(&values, &json!({ "cache": false }));
+    (values, body)
+}
+
+fn question(values: &[f32], parameters: &Value) -> Body {
     let json = json!({
         "inputs": [{ "name": "x", "shape": [1, 4], "datatype": "FP32", "data": values }],
-        "parameters": { "cache": false },
+        "parameters": parameters,
     });
-    (values, Body { bytes: json.to_string().into_bytes(), json_length: None })
+    Body { bytes: json.to_string().into_bytes(), json_length: None }
+}
+
+/// Serves `breaking` as an ensemble of a member that breaks and one that does not.
+fn serve_ensemble(name: &str, settings: &[(&str, &str)]) -> (ServerProcess, Repository) {
+    let (server, repository) = serve(name, settings);
+    repository.make_breaking_a_member();
+    let reply = server.connect().send("POST", "/v2/repository/models/breaking/load", &[], b"");
+    assert_eq!(reply.status, 200, "{}", String::from_utf8_lossy(&reply.body));
+    (server, repository)
+}
+
+/// How many members answered, of how many.
+fn participation(reply: &Reply) -> (u64, u64) {
+    assert_eq!(reply.status, 200, "{}", String::from_utf8_lossy(&reply.body));
+    let parameters = &reply.json()["parameters"];
+    let count = |name: &str| parameters[name].as_u64().unwrap_or_else(|| panic!("no {name} in {parameters}"));
+    (count("ensemble_members"), count("ensemble_size"))
 }
 
 /// Callers that ask the model that breaks until told to stop; each answer must come, and be right.
@@ -158,30 +180,96 @@ fn a_session_that_hangs_while_it_is_opened_costs_its_worker_and_nobody_else() {
 
 #[test]
 fn a_member_that_fails_is_left_out_and_the_answer_says_so_and_is_not_kept() {
-    let (server, repository) = serve("member", &[]);
-    let version = repository.0.join("breaking/1");
-    std::fs::copy(version.join("model.onnx"), version.join("model.other.onnx")).expect("the folder is writable");
-    let path = repository.0.join("breaking/config.toml");
-    let config = std::fs::read_to_string(&path).expect("it was written");
-    let ensemble = "variants = [\"fp32\"]\n[ensemble]\nmembers = [\"fp32\", \"other\"]\n";
-    std::fs::write(path, config + ensemble).expect("the folder is writable");
+    let (server, repository) = serve_ensemble("member", &[]);
     let mut connection = server.connect();
-    assert_eq!(connection.send("POST", "/v2/repository/models/breaking/load", &[], b"").status, 200);
-    let (values, body) = echo(3);
-    let mut json: serde_json::Value = serde_json::from_slice(&body.bytes).expect("it was written as JSON");
-    json["parameters"] = json!({ "use_ensemble": true });
-    let body = Body { bytes: json.to_string().into_bytes(), json_length: None };
+    let values = [3.0, 1.0, 4.0, 1.0];
+    let body = question(&values, &json!({ "use_ensemble": true }));
     repository.fault("fail-once");
     for members in [1, 2, 2] {
         let reply = connection.ask("breaking", &body);
-        assert_eq!(reply.status, 200, "{}", String::from_utf8_lossy(&reply.body));
-        assert_eq!(reply.json()["parameters"], json!({ "ensemble_members": members, "ensemble_size": 2 }));
+        assert_eq!(participation(&reply), (members, 2));
         assert_eq!(reply.values(0), values);
     }
     // The second was computed anew, the third came from the cache.
     assert_eq!(server.metric(r#"batch_processing_cache_hits_total{tier="local"}"#), 1.0);
     let series = r#"batch_processing_ensemble_member_failures_total{model="breaking",version="1",member="fp32"}"#;
     assert_eq!(server.metric(series), 1.0);
+}
+
+#[test]
+fn what_an_ensemble_answers_does_not_depend_on_whose_company_breaks_a_member() {
+    let one_worker = [("VOLLEY_RUNTIME__WORKERS", "1"), ("VOLLEY_RUNTIME__RUN_LIMIT", "60s")];
+    let (server, repository) = serve_ensemble("company", &one_worker);
+    let parameters = json!({ "use_ensemble": true, "cache": false });
+    let [good, bad] = [[1.0, 2.0, 3.0, 4.0], [5.0, 666.0, 6.0, 7.0]].map(|values| question(&values, &parameters));
+    // The only worker hangs while both come, so that they share the next batch.
+    repository.fault("hang-once");
+    let (address, first) = (server.http, question(&[0.0; 4], &parameters));
+    let first = std::thread::spawn(move || participation(&Connection::to(address).ask("breaking", &first)));
+    while repository.fault_file().exists() {
+        std::thread::yield_now();
+    }
+    let mut waiting = [&good, &bad].map(|body| {
+        let mut connection = server.connect();
+        connection.write("POST", "/v2/models/breaking/infer", &[], &body.bytes);
+        connection
+    });
+    while server.metric(r#"batch_processing_queue_depth{device="cpu",lane="normal"}"#) < 2.0 {
+        std::thread::yield_now();
+    }
+    repository.fault("refuse 666");
+    assert_eq!(first.join().expect("it is answered"), (2, 2));
+    let together = waiting.each_mut().map(|connection| connection.read().expect("a reply"));
+    let retries = r#"batch_processing_retries_total{model="breaking",version="1",variant="ensemble"}"#;
+    assert_eq!(server.metric(retries), 2.0, "they shared a batch, which failed");
+    let alone = [&good, &bad].map(|body| server.connect().ask("breaking", body));
+    for ((together, alone), members) in together.iter().zip(&alone).zip([2, 1]) {
+        assert_eq!((participation(together), participation(alone)), ((members, 2), (members, 2)));
+        assert_eq!(together.values(0), alone.values(0));
+    }
+}
+
+#[test]
+fn an_ensemble_with_a_member_taken_out_is_ready_and_says_who_answers_until_it_is_whole_again() {
+    let (server, repository) = serve_ensemble("member-out", &[]);
+    let mut connection = server.connect();
+    let body = question(&[3.0, 1.0, 4.0, 1.0], &json!({ "use_ensemble": true, "cache": false }));
+    assert_eq!(participation(&connection.ask("breaking", &body)), (2, 2));
+    let healthy = r#"batch_processing_model_healthy{model="breaking",version="1",variant="fp32"}"#;
+    repository.fault("fail for good");
+    while server.metric(healthy) > 0.0 {
+        assert_eq!(participation(&connection.ask("breaking", &body)), (1, 2));
+    }
+    for path in ["/v2/models/breaking/ready", "/v2/health/ready"] {
+        assert_eq!(connection.send("GET", path, &[], b"").status, 200, "{path}: what can be asked for is answered");
+    }
+    let failures = server.metric(&fault("no_session"));
+    assert_eq!(participation(&connection.ask("breaking", &body)), (1, 2));
+    assert_eq!(server.metric(&fault("no_session")), failures, "who is taken out is not asked");
+
+    repository.fault("pass");
+    let patience = Instant::now() + Duration::from_secs(60);
+    while participation(&connection.ask("breaking", &body)) != (2, 2) {
+        assert!(Instant::now() < patience, "it is tried every second");
+    }
+    assert_eq!(server.metric(healthy), 1.0);
+}
+
+#[test]
+fn requests_that_break_their_runs_do_not_take_out_a_model_that_answers_others() {
+    let (server, repository) = serve("bad-requests", &[]);
+    let mut connection = server.connect();
+    let bad = question(&[1.0, 666.0, 2.0, 3.0], &json!({ "cache": false }));
+    repository.fault("refuse 666");
+    for _ in 0..4 {
+        let reply = connection.ask("breaking", &bad);
+        assert_eq!(reply.status, 500);
+        assert!(reply.error().contains("666 is refused"), "{}", reply.error());
+    }
+    assert_eq!(server.metric(&fault("session_failed")), 8.0, "each was tried twice, and nothing came in between");
+    assert_eq!(connection.send("GET", "/v2/health/ready", &[], b"").status, 200);
+    let (values, body) = echo(1);
+    assert_eq!(connection.ask("breaking", &body).values(0), values);
 }
 
 #[test]

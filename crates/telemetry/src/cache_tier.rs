@@ -12,6 +12,12 @@ pub struct CacheReading {
     pub misses: u64,
     /// Look-ups answered by a computation that another had begun.
     pub shared: u64,
+    /// Look-ups that found an entry which was invalidated.
+    pub stale: u64,
+    /// Look-ups while invalidations made elsewhere may have been missed for longer than allowed.
+    pub cut_off: u64,
+    /// Invalidations made by this process.
+    pub invalidations: u64,
     /// Entries that made room.
     pub evictions: u64,
     /// Entries whose time was over.
@@ -29,6 +35,9 @@ pub struct CacheTierMetrics {
     hits: Counter,
     misses: Counter,
     shared: Counter,
+    stale: Counter,
+    cut_off: Counter,
+    invalidations: Counter,
     evictions: Counter,
     expirations: Counter,
     entries: Gauge,
@@ -43,6 +52,9 @@ impl CacheTierMetrics {
             hits: names::CACHE_HITS.counter(&[tier]),
             misses: names::CACHE_MISSES.counter(&[tier]),
             shared: names::CACHE_SHARED.counter(&[tier]),
+            stale: names::CACHE_STALE.counter(&[tier]),
+            cut_off: names::CACHE_CUT_OFF.counter(&[tier]),
+            invalidations: names::CACHE_INVALIDATIONS.counter(&[]),
             evictions: names::CACHE_EVICTIONS.counter(&[tier]),
             expirations: names::CACHE_EXPIRATIONS.counter(&[tier]),
             entries: names::CACHE_ENTRIES.gauge(&[tier]),
@@ -52,10 +64,24 @@ impl CacheTierMetrics {
 
     /// Publishes a reading. Counters keep the largest value seen, so readings may arrive out of order.
     pub fn publish(&self, reading: CacheReading) {
-        let CacheReading { hits, misses, shared, evictions, expirations, entries, bytes } = reading;
+        let CacheReading {
+            hits,
+            misses,
+            shared,
+            stale,
+            cut_off,
+            invalidations,
+            evictions,
+            expirations,
+            entries,
+            bytes,
+        } = reading;
         self.hits.absolute(hits);
         self.misses.absolute(misses);
         self.shared.absolute(shared);
+        self.stale.absolute(stale);
+        self.cut_off.absolute(cut_off);
+        self.invalidations.absolute(invalidations);
         self.evictions.absolute(evictions);
         self.expirations.absolute(expirations);
         self.entries.set(entries as f64);

@@ -2,6 +2,7 @@
 
 use crate::model::ModelLabels;
 use crate::names;
+use crate::recorder::GONE;
 
 /// A variant is ready, run by the execution `provider` that was verified to be in use.
 pub fn model_loaded(labels: ModelLabels<'_>, provider: &str) {
@@ -14,6 +15,9 @@ pub fn model_loaded(labels: ModelLabels<'_>, provider: &str) {
 pub fn model_unloaded(labels: ModelLabels<'_>, provider: &str) {
     let ModelLabels { model, version, variant } = labels;
     names::MODEL_INFO.gauge(&[model, version, variant, provider]).set(0.0);
+    for of_loaded in [names::MODEL_HEALTHY, names::ROW_LIMIT] {
+        of_loaded.gauge(&[model, version, variant]).set(GONE);
+    }
     names::MODELS_LOADED.gauge(&[]).decrement(1.0);
 }
 

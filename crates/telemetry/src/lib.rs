@@ -15,6 +15,7 @@ mod model;
 mod recorder;
 mod recovery;
 mod request_id;
+mod shared_cache;
 
 pub use cache_tier::{CacheReading, CacheTierMetrics};
 pub use device::{DeviceMetrics, GpuMetrics, GpuReading};
@@ -26,3 +27,4 @@ pub use model::{Failure, ModelLabels, ModelMetrics};
 pub use recorder::{Exporter, InstallError, UPKEEP_INTERVAL};
 pub use recovery::{Fault, MemberMetrics, RecoveryMetrics};
 pub use request_id::RequestId;
+pub use shared_cache::{SharedCacheMetrics, SharedCacheReading};

@@ -184,7 +184,8 @@ pub const MODEL_HEALTHY: Metric = Metric {
     name: "batch_processing_model_healthy",
     kind: Kind::Gauge,
     unit: Unit::Count,
-    help: "1 while a loaded variant takes requests; 0 while it is taken out because its batches kept failing.",
+    help: "1 while a loaded variant takes requests; 0 while it is taken out because its batches kept failing; \
+           absent while it is not loaded.",
     labels: MODEL,
 };
 
@@ -287,6 +288,114 @@ pub const CACHE_BYTES: Metric = Metric {
     labels: TIER,
 };
 
+/// Look-ups that found what was invalidated.
+pub const CACHE_STALE: Metric = Metric {
+    name: "batch_processing_cache_stale_total",
+    kind: Kind::Counter,
+    unit: Unit::Count,
+    help: "Look-ups that found a result which was invalidated.",
+    labels: TIER,
+};
+
+/// Look-ups without recent word of invalidations.
+pub const CACHE_CUT_OFF: Metric = Metric {
+    name: "batch_processing_cache_cut_off_total",
+    kind: Kind::Counter,
+    unit: Unit::Count,
+    help: "Look-ups while invalidations may have been missed for longer than allowed.",
+    labels: TIER,
+};
+
+/// Invalidations.
+pub const CACHE_INVALIDATIONS: Metric = Metric {
+    name: "batch_processing_cache_invalidations_total",
+    kind: Kind::Counter,
+    unit: Unit::Count,
+    help: "Invalidations made by this process.",
+    labels: &[],
+};
+
+/// Look-ups in a shared tier that failed.
+pub const CACHE_FAILURES: Metric = Metric {
+    name: "batch_processing_cache_lookup_failures_total",
+    kind: Kind::Counter,
+    unit: Unit::Count,
+    help: "Look-ups in the shared tier that failed, by reason; requests do not fail with them.",
+    labels: &["tier", "reason"],
+};
+
+/// Look-ups that a shared tier answered.
+pub const CACHE_LOOKUPS: Metric = Metric {
+    name: "batch_processing_cache_lookups_answered_total",
+    kind: Kind::Counter,
+    unit: Unit::Count,
+    help: "Look-ups that the shared tier answered, whatever it said.",
+    labels: TIER,
+};
+
+/// What those took.
+pub const CACHE_LOOKUP_MICROSECONDS: Metric = Metric {
+    name: "batch_processing_cache_lookup_microseconds_total",
+    kind: Kind::Counter,
+    unit: Unit::Microseconds,
+    help: "Time that the look-ups which the shared tier answered took together.",
+    labels: TIER,
+};
+
+/// Values that were to be written to a shared tier.
+pub const CACHE_WRITES: Metric = Metric {
+    name: "batch_processing_cache_writes_total",
+    kind: Kind::Counter,
+    unit: Unit::Count,
+    help: "Results that were to be written to the shared tier, by what became of them.",
+    labels: &["tier", "outcome"],
+};
+
+/// Values that wait to be written.
+pub const CACHE_QUEUED_WRITES: Metric = Metric {
+    name: "batch_processing_cache_queued_writes",
+    kind: Kind::Gauge,
+    unit: Unit::Count,
+    help: "Results that wait to be written to the shared tier.",
+    labels: TIER,
+};
+
+/// Invalidations that wait to be told to others.
+pub const CACHE_PENDING_INVALIDATIONS: Metric = Metric {
+    name: "batch_processing_cache_pending_invalidations",
+    kind: Kind::Gauge,
+    unit: Unit::Count,
+    help: "Invalidations made here that the shared tier has not heard of.",
+    labels: TIER,
+};
+
+/// Whether a shared tier's breaker is open.
+pub const CACHE_BREAKER_OPEN: Metric = Metric {
+    name: "batch_processing_cache_breaker_open",
+    kind: Kind::Gauge,
+    unit: Unit::Count,
+    help: "1 while the breaker keeps look-ups or writes from the shared tier.",
+    labels: &["tier", "operation"],
+};
+
+/// Whether a shared tier is connected.
+pub const CACHE_CONNECTED: Metric = Metric {
+    name: "batch_processing_cache_connected",
+    kind: Kind::Gauge,
+    unit: Unit::Count,
+    help: "1 while there is a connection to the shared tier.",
+    labels: TIER,
+};
+
+/// How long ago a shared tier was last heard of.
+pub const CACHE_CONFIRMED_AGO: Metric = Metric {
+    name: "batch_processing_cache_confirmed_ago_seconds",
+    kind: Kind::Gauge,
+    unit: Unit::Seconds,
+    help: "Time since it was last known that no invalidation was missed.",
+    labels: TIER,
+};
+
 /// How busy a GPU is. Published by whoever reads the device; a machine without one has no such series, because zero
 /// would read as an idle GPU.
 pub const GPU_UTILIZATION: Metric = Metric {
@@ -374,6 +483,18 @@ pub const ALL: &[Metric] = &[
     CACHE_HITS,
     CACHE_MISSES,
     CACHE_SHARED,
+    CACHE_STALE,
+    CACHE_CUT_OFF,
+    CACHE_INVALIDATIONS,
+    CACHE_FAILURES,
+    CACHE_LOOKUPS,
+    CACHE_LOOKUP_MICROSECONDS,
+    CACHE_WRITES,
+    CACHE_QUEUED_WRITES,
+    CACHE_PENDING_INVALIDATIONS,
+    CACHE_BREAKER_OPEN,
+    CACHE_CONNECTED,
+    CACHE_CONFIRMED_AGO,
     CACHE_EVICTIONS,
     CACHE_EXPIRATIONS,
     CACHE_ENTRIES,

@@ -9,6 +9,9 @@ use std::time::Duration;
 /// that wait for it then take a few megabytes.
 pub const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
 
+/// The value of a gauge whose subject is gone: the exposition leaves it out, where 0 would say that something is wrong.
+pub(crate) const GONE: f64 = f64::NAN;
+
 /// Renders what was recorded, as the text that Prometheus scrapes. Clones share the same record.
 #[derive(Debug, Clone)]
 pub struct Exporter(PrometheusHandle);
@@ -45,7 +48,11 @@ impl Exporter {
     /// The exposition, in Prometheus' text format 0.0.4.
     #[must_use]
     pub fn render(&self) -> String {
-        self.0.render()
+        let text = self.0.render();
+        if !text.contains(" NaN\n") {
+            return text;
+        }
+        text.split_inclusive('\n').filter(|line| !line.ends_with(" NaN\n")).collect()
     }
 
     /// Sorts the samples of histograms into their buckets. Until then, or until the next [`render`](Self::render), each

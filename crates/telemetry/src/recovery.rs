@@ -1,6 +1,6 @@
 //! What is recorded of batches that fail, and of what is done about it.
 
-use metrics::{Counter, Gauge};
+use metrics::Counter;
 
 use crate::model::ModelLabels;
 use crate::names;
@@ -50,25 +50,22 @@ impl Fault {
 /// Handles on the series that tell how one variant fails and recovers.
 #[derive(Debug)]
 pub struct RecoveryMetrics {
-    healthy: Gauge,
+    /// Of its gauges, which are there once they are set: a load that fails leaves none behind.
+    labels: [String; 3],
     faults: [Counter; Fault::ALL.len()],
     retries: Counter,
-    row_limit: Gauge,
 }
 
 impl RecoveryMetrics {
-    /// Handles for this variant, which is healthy, with the recorder in force.
+    /// Handles for this variant, with the recorder in force.
     #[must_use]
     pub fn register(labels: ModelLabels<'_>) -> Self {
         let ModelLabels { model, version, variant } = labels;
         let values = [model, version, variant];
-        let healthy = names::MODEL_HEALTHY.gauge(&values);
-        healthy.set(1.0);
         Self {
-            healthy,
+            labels: values.map(str::to_owned),
             faults: Fault::ALL.map(|fault| names::FAULTS.counter(&[model, version, variant, fault.as_str()])),
             retries: names::RETRIES.counter(&values),
-            row_limit: names::ROW_LIMIT.gauge(&values),
         }
     }
 
@@ -84,12 +81,16 @@ impl RecoveryMetrics {
 
     /// Whether the variant takes requests, from now on.
     pub fn set_healthy(&self, healthy: bool) {
-        self.healthy.set(if healthy { 1.0 } else { 0.0 });
+        names::MODEL_HEALTHY.gauge(&self.labels()).set(if healthy { 1.0 } else { 0.0 });
     }
 
     /// How many rows are run at once at most.
     pub fn set_row_limit(&self, rows: u32) {
-        self.row_limit.set(rows);
+        names::ROW_LIMIT.gauge(&self.labels()).set(rows);
+    }
+
+    fn labels(&self) -> [&str; 3] {
+        self.labels.each_ref().map(String::as_str)
     }
 }
 

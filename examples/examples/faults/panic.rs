@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use volley_gpu_runtime::{Instances, Library, Model, ModelFolder, ModelOptions, Outputs};
+use volley_gpu_runtime::{Instances, Library, Model, ModelConfig, ModelFolder, ModelOptions, Outputs};
 use volley_scheduler::{Batch, Config, Failure, GroupConfig, Request, Scheduler};
 
 use crate::load::Seen;
@@ -21,7 +21,10 @@ const EVERY: usize = 20;
 /// Runs requests, and how many batches panicked.
 pub(crate) fn run() -> Result<(Seen, usize), Box<dyn Error>> {
     let library = Library::load(None)?;
-    let folder = ModelFolder::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/repository/cnn_lstm"))?;
+    let folder = ModelFolder::read(
+        &Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/repository/cnn_lstm"),
+        ModelConfig::default(),
+    )?;
     let version = folder.latest();
     let file = version.variants.iter().find(|file| file.name == "int8").ok_or("no int8 variant")?;
     let model = Model::load(&library, version, file, ModelOptions::default())?;

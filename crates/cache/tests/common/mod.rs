@@ -3,11 +3,11 @@
 use bytes::Bytes;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
-use volley_cache::{Cache, CacheConfig, Key, Keyer, Rank};
+use volley_cache::{Cache, CacheConfig, Domain, Key, Keyer, Lookup, Rank};
 
 pub(crate) type Error = &'static str;
 
@@ -20,8 +20,18 @@ pub(crate) fn cache(capacity_bytes: u64) -> Cache<Error> {
     Cache::new(CacheConfig { capacity_bytes, time_to_live: None, ttl_jitter: Duration::ZERO })
 }
 
+/// The one that tests put up with who do not care.
+pub(crate) fn domain(cache: &Cache<Error>) -> Domain {
+    cache.domain("model", "1", &["tag"])
+}
+
+pub(crate) fn look_up(cache: &Cache<Error>, key: Key, rank: Rank) -> Lookup<Error> {
+    cache.lookup(key, &domain(cache), rank)
+}
+
 pub(crate) fn key(n: u64) -> Key {
-    let mut hasher = Keyer::new([3; 32]).hasher();
+    static KEYER: LazyLock<Keyer> = LazyLock::new(|| Keyer::new([3; 32]));
+    let mut hasher = KEYER.hasher();
     hasher.field(&n.to_le_bytes());
     hasher.finish()
 }

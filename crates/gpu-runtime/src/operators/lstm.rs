@@ -3,6 +3,7 @@
 use std::collections::TryReserveError;
 use std::mem;
 
+use super::activations::{Pairs, Step};
 use super::cells::{Dequantise, HIDDEN_ZERO_POINT, Units, advance};
 use super::instructions::Instructions;
 use super::weights::{GateWeights, Matrix, ROWS, Sums, UNITS};
@@ -26,16 +27,25 @@ pub(super) struct Memory {
     before: Vec<u8>,
     /// The same, as it leaves it.
     after: Vec<u8>,
+    /// What a step reads, for instructions that take it in pairs.
+    pairs: Pairs,
     /// What the cells of a panel are about to read.
     sums: [Sums; ROWS],
 }
 
 impl Lstm {
-    /// From a matrix of weights, and a scale and a bias for each of its rows.
-    pub(super) fn new(matrix: &Matrix<'_>, scale: &[f32], bias: &[f32], instructions: Instructions) -> Self {
+    /// From a matrix of weights, and a scale and a bias for each of its rows. Fails where there is no memory for it.
+    pub(super) fn new(
+        matrix: &Matrix<'_>,
+        scale: &[f32],
+        bias: &[f32],
+        instructions: Instructions,
+    ) -> Result<Self, TryReserveError> {
         let Matrix { inputs, units, .. } = *matrix;
-        let dequantise = (0..units).step_by(UNITS).map(|unit| Dequantise::new(scale, bias, units, unit)).collect();
-        Self { weights: GateWeights::new(matrix, instructions), dequantise, instructions, inputs, units }
+        let mut dequantise = Vec::new();
+        dequantise.try_reserve_exact(units / UNITS)?;
+        dequantise.extend((0..units).step_by(UNITS).map(|unit| Dequantise::new(scale, bias, units, unit)));
+        Ok(Self { weights: GateWeights::new(matrix, instructions)?, dequantise, instructions, inputs, units })
     }
 
     pub(super) fn inputs(&self) -> usize {
@@ -57,43 +67,50 @@ impl Lstm {
     ) -> Result<(), TryReserveError> {
         let batch = last.len() / self.units;
         memory.clear(last.len())?;
+        if self.weights.take_pairs() {
+            memory.pairs.reserve(batch, self.inputs, self.units)?;
+        }
         last.fill(0.0);
         // As few blocks of rows as can be, and all of nearly the same size.
         let blocks = batch.div_ceil(ROWS);
         for step in 0..steps {
-            let row_of_input = |row: usize| &input[(row * steps + step) * self.inputs..][..self.inputs];
+            // Taken out for the step, so that the rest of the memory can be written.
+            let before = mem::take(&mut memory.before);
+            let step = Step { input, inputs: self.inputs, steps, step, hidden: &before, units: self.units };
+            if self.weights.take_pairs() {
+                memory.pairs.lay_out(&step);
+            }
             for panel in 0..self.dequantise.len() {
                 for block in 0..blocks {
                     let first = block * batch / blocks;
                     match (block + 1) * batch / blocks - first {
-                        1 => self.advance::<1>(panel, first, row_of_input, memory, last),
-                        2 => self.advance::<2>(panel, first, row_of_input, memory, last),
-                        3 => self.advance::<3>(panel, first, row_of_input, memory, last),
-                        4 => self.advance::<4>(panel, first, row_of_input, memory, last),
-                        5 => self.advance::<5>(panel, first, row_of_input, memory, last),
-                        _ => self.advance::<ROWS>(panel, first, row_of_input, memory, last),
+                        1 => self.advance::<1>(panel, first, &step, memory, last),
+                        2 => self.advance::<2>(panel, first, &step, memory, last),
+                        3 => self.advance::<3>(panel, first, &step, memory, last),
+                        4 => self.advance::<4>(panel, first, &step, memory, last),
+                        5 => self.advance::<5>(panel, first, &step, memory, last),
+                        _ => self.advance::<ROWS>(panel, first, &step, memory, last),
                     }
                 }
             }
-            mem::swap(&mut memory.before, &mut memory.after);
+            memory.before = mem::replace(&mut memory.after, before);
         }
         Ok(())
     }
 
     /// Takes the units of a panel one step further, in `N` rows from `first` on.
-    fn advance<'a, const N: usize>(
+    fn advance<const N: usize>(
         &self,
         panel: usize,
         first: usize,
-        row_of_input: impl Fn(usize) -> &'a [u8],
+        step: &Step<'_>,
         memory: &mut Memory,
         last: &mut [f32],
     ) {
-        let Memory { cell, before, after, sums } = memory;
+        let Memory { cell, after, pairs, sums, .. } = memory;
         let sums = sums.first_chunk_mut::<N>().expect("no more rows than are multiplied at once");
         let rows: [usize; N] = std::array::from_fn(|row| first + row);
-        let before = rows.map(|row| &before[row * self.units..][..self.units]);
-        self.weights.multiply(panel, rows.map(row_of_input), before, sums);
+        self.weights.multiply(panel, rows, step, pairs, sums);
 
         let panels = self.dequantise.len();
         let mut cell = cell.as_chunks_mut().0[first * panels..].chunks_mut(panels);
@@ -179,7 +196,7 @@ mod tests {
         }
 
         fn lstm(&self, instructions: Instructions) -> Lstm {
-            Lstm::new(&self.matrix(), &self.scale, &self.bias, instructions)
+            Lstm::new(&self.matrix(), &self.scale, &self.bias, instructions).expect("memory suffices")
         }
 
         /// The definition of the operator, in 64 bits, with the hidden state rounded as it says; and the largest
@@ -213,11 +230,19 @@ mod tests {
         }
     }
 
-    /// Rows of input; every fifth is nothing but the extremes of its range.
+    /// Rows of input; every fifth is nothing but the extremes of its range, every fourth zero for the most part, as what a
+    /// rectifier leaves.
     fn inputs() -> Vec<Vec<u8>> {
         let row = |row: usize| {
             let mut next = numbers(row as u32 + 2);
-            let value = move |_| if row % 5 == 4 { [0, 255][next() as usize % 2] } else { (next() >> 8) as u8 };
+            let value = move |_| {
+                let (random, other) = (next(), next());
+                match row {
+                    row if row % 5 == 4 => [0, 255][random as usize % 2],
+                    row if row % 4 == 3 && !other.is_multiple_of(6) => 0,
+                    _ => (random >> 8) as u8,
+                }
+            };
             (0..STEPS * INPUTS).map(value).collect()
         };
         (0..LARGEST_BATCH).map(row).collect()

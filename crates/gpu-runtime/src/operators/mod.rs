@@ -7,6 +7,7 @@
 //! Every session of this crate knows them. A host with an ONNX Runtime of its own loads them as a custom-operator
 //! library: `cargo build --release --example operators` makes it, `register_custom_ops_library` takes it.
 
+mod activations;
 mod cells;
 mod instructions;
 mod library;

@@ -1,5 +1,6 @@
 //! The operator `QLstm`: its place in a graph, and what it refuses.
 
+use std::collections::TryReserveError;
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
@@ -115,7 +116,8 @@ impl Node {
             input_zero_point,
             hidden_zero_point: HIDDEN_ZERO_POINT,
         };
-        Ok(Lstm::new(&matrix, &self.scale.values, &self.bias.values, Instructions::detect()))
+        Lstm::new(&matrix, &self.scale.values, &self.bias.values, Instructions::detect())
+            .map_err(|error| no_memory(&error))
     }
 }
 
@@ -154,7 +156,15 @@ where
     let value: TensorRef<'_, T> =
         context.constant_input(index).map_err(|e| refused(format_args!("{name} must be a constant: {e}")))?;
     let (shape, values) = value.extract_tensor();
-    Ok(Constant { shape: shape.iter().map(|&axis| axis as usize).collect(), values: values.to_vec() })
+    let mut copy = Vec::new();
+    copy.try_reserve_exact(values.len()).map_err(|error| refused(no_memory(&error)))?;
+    copy.extend_from_slice(values);
+    Ok(Constant { shape: shape.iter().map(|&axis| axis as usize).collect(), values: copy })
+}
+
+/// In ONNX Runtime's own words.
+fn no_memory(error: &TryReserveError) -> String {
+    format!("Failed to allocate memory for the weights: {error}")
 }
 
 fn refused(text: impl fmt::Display) -> ort::Error {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use volley_cache::Keyer;
+use volley_cache::{Domain, KeyHasher, Keyer};
 use volley_gpu_runtime::{
     Ensemble, Instances, Library, LoadError, Model, ModelConfig, ModelFolder, ModelOptions, Repository,
     RepositoryError, VersionFolder,
@@ -18,6 +18,8 @@ use volley_telemetry::{MemberMetrics, ModelLabels, ModelMetrics, RecoveryMetrics
 use super::served::{Groups, Member, Members, Runs, ServedVariant};
 use super::{ServedModel, ServedVersion};
 use crate::engine::{DeviceScheduler, Health};
+use crate::results::Results;
+use crate::statistics::Statistics;
 
 /// The name under which an ensemble is counted among the variants.
 const ENSEMBLE: &str = "ensemble";
@@ -39,6 +41,8 @@ pub(crate) struct Loader {
     pub workers: NonZeroUsize,
     /// Where cache keys begin.
     pub keyer: Keyer,
+    /// Where results are kept, if they are.
+    pub results: Option<Results>,
 }
 
 impl Loader {
@@ -84,17 +88,16 @@ impl Loader {
         name: &str,
         configured: &BTreeMap<String, ModelConfig>,
     ) -> Result<ServedModel, LoadFailure> {
-        let folder =
-            ModelFolder::read(&self.repository.join(name)).map_err(|error| LoadFailure::of_repository(&error))?;
+        let configured = configured.get(name).cloned().unwrap_or_default();
+        let folder = ModelFolder::read(&self.repository.join(name), configured)
+            .map_err(|error| LoadFailure::of_repository(&error))?;
         for text in &folder.unused {
             tracing::warn!(model = name, "{text}");
         }
-        let configured = configured.get(name).cloned().unwrap_or_default();
-        let config = configured.or(folder.config.clone());
-        let versions = folder.served(&config).map_err(|error| LoadFailure::of_repository(&error))?;
+        let versions = folder.served().map_err(|error| LoadFailure::of_repository(&error))?;
         let versions = versions
             .into_iter()
-            .map(|version| Ok((version.number, Arc::new(self.version(name, version, &config)?))))
+            .map(|version| Ok((version.number, Arc::new(self.version(name, version, &folder.config)?))))
             .collect::<Result<_, LoadFailure>>()?;
         Ok(ServedModel { versions })
     }
@@ -109,8 +112,11 @@ impl Loader {
                 Err(LoadFailure::new("configuration", text))
             })
         };
-        if config.variants.as_ref().is_some_and(Vec::is_empty) {
-            let text = format!("{name}: variants: empty; expected some of {}, or no such line", offered.join(", "));
+        if let Some(file) = version.variants.iter().find(|file| file.name == ENSEMBLE) {
+            let text = format!(
+                "{name}: {}: an ensemble is counted as `{ENSEMBLE}`; expected another name",
+                file.path.display()
+            );
             return Err(LoadFailure::new("configuration", text));
         }
         known("variants", config.variants.as_deref().unwrap_or_default())?;
@@ -191,7 +197,7 @@ impl Loader {
         identity.field(ENSEMBLE.as_bytes());
         for member in &members {
             if let Runs::One(instances) = &member.variant.runs {
-                identity.field(instances.model().file_bytes()).field(member.variant.provider().as_bytes());
+                identify(&mut identity, instances.model());
             }
         }
         let full = members[0].variant.groups.together.full_rows();
@@ -235,10 +241,8 @@ impl Loader {
     ) -> Result<Arc<ServedVariant>, LoadFailure> {
         let variant = model.variant().to_owned();
         let mut identity = self.keyer.hasher();
-        identity
-            .field(model.file_bytes())
-            .field(model.placement().provider.name().as_bytes())
-            .field(variant.as_bytes());
+        identify(&mut identity, &model);
+        identity.field(variant.as_bytes());
         let full = config.full_batch.unwrap_or(model.best_batch());
         let instances = Instances::open(model, self.workers).map_err(|error| LoadFailure::of_model(&error))?;
         Ok(self.variant(name, version, &variant, Runs::One(instances), identity, full.get(), config))
@@ -251,7 +255,7 @@ impl Loader {
         version: &VersionFolder,
         variant: &str,
         runs: Runs,
-        identity: volley_cache::KeyHasher,
+        identity: KeyHasher,
         full: usize,
         config: &ModelConfig,
     ) -> Arc<ServedVariant> {
@@ -271,6 +275,7 @@ impl Loader {
         Arc::new(ServedVariant {
             metrics: ModelMetrics::register(labels),
             recovery: RecoveryMetrics::register(labels),
+            statistics: Statistics::new(groups.together.max_rows()),
             health: Health::default(),
             model_name: name.to_owned(),
             version: number.clone(),
@@ -279,9 +284,25 @@ impl Loader {
             max_rows: groups.together.max_rows(),
             groups,
             identity,
+            domain: self.domain(name, &number, variant, config),
             allow_non_finite: config.allow_non_finite.unwrap_or(false),
         })
     }
+
+    /// What a variant's results belong to, if they are kept. The variant's name is one of its tags.
+    fn domain(&self, name: &str, version: &str, variant: &str, config: &ModelConfig) -> Option<Domain> {
+        let results = self.results.as_ref().filter(|_| config.cache != Some(false))?;
+        let tags = config.cache_tags.iter().flatten().map(String::as_str).chain([variant]);
+        Some(results.domain(name, version, &tags.collect::<Vec<_>>()))
+    }
+}
+
+/// Adds what a model's answers depend on, beside the question: its files, and what runs it.
+fn identify(identity: &mut KeyHasher, model: &Model) {
+    for bytes in model.file_bytes() {
+        identity.field(bytes);
+    }
+    identity.field(model.placement().provider.name().as_bytes());
 }
 
 /// Why a model is not loaded, in words for its operator.

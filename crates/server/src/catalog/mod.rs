@@ -187,8 +187,10 @@ impl Catalog {
             Some(model) => after.insert(name.to_owned(), model),
             None => after.remove(name),
         };
+        let after = Arc::new(after);
+        // Before anything is told to be gone: whoever reads gauges reads those of what is served.
+        self.served.store(Arc::clone(&after));
         announce(&before, &after);
-        self.served.store(Arc::new(after));
     }
 
     /// What answers a request for `model`.
@@ -231,6 +233,11 @@ impl Catalog {
                 Err(ApiError::invalid(field(parameter), message))
             }
         }
+    }
+
+    /// The models that are served, in the order of their names.
+    pub(crate) fn model_names(&self) -> Vec<String> {
+        self.served.load().keys().cloned().collect()
     }
 
     /// The versions of `model` that are served, ascending.
@@ -322,6 +329,8 @@ fn announce(before: &Served, after: &Served) {
     fn labels(served: &Served) -> BTreeSet<(ModelLabels<'_>, &'static str)> {
         all_variants(served).map(|variant| (variant.labels(), variant.provider())).collect()
     }
+    let is_new = |variant: &&Arc<ServedVariant>| !all_variants(before).any(|other| Arc::ptr_eq(other, variant));
+    all_variants(after).filter(is_new).for_each(|variant| variant.recovery.set_healthy(true));
     let (before, after) = (labels(before), labels(after));
     for &(labels, provider) in before.difference(&after) {
         model_unloaded(labels, provider);

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use volley_cache::KeyHasher;
+use volley_cache::{Domain, KeyHasher};
 use volley_gpu_runtime::{Ensemble, Instances, TensorSpec};
 use volley_scheduler::GroupId;
 use volley_telemetry::{Fault, MemberMetrics, ModelLabels, ModelMetrics, RecoveryMetrics};
 
 use crate::codec::Interface;
 use crate::engine::{DeviceScheduler, Health};
+use crate::statistics::Statistics;
 
 /// What a request is answered by. It stays loaded for as long as a request holds it, wherever the catalog has got to.
 #[derive(Debug)]
@@ -25,10 +26,14 @@ pub(crate) struct ServedVariant {
     pub groups: Groups,
     /// The start of its cache keys: the files, their provider and the variants' names.
     pub identity: KeyHasher,
+    /// What its cached results are invalidated by, if they are kept.
+    pub domain: Option<Domain>,
     /// Where its requests are counted.
     pub metrics: ModelMetrics,
     /// Where its failures are counted.
     pub recovery: RecoveryMetrics,
+    /// What Triton's callers ask of it.
+    pub statistics: Statistics,
     /// Whether it takes requests.
     pub health: Health,
     /// Rows of the largest request.

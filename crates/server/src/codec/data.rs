@@ -11,6 +11,9 @@ use volley_gpu_runtime::DataType;
 /// # Errors
 /// A sentence saying what was found where.
 pub(super) fn parse(raw: &RawValue, dtype: DataType, shape: &[usize]) -> Result<Vec<u8>, String> {
+    if !has_text(dtype) {
+        return Err(format!("{dtype} has no form in JSON; send raw bytes, with parameters.binary_data_size"));
+    }
     let expected = shape.iter().product();
     let mut values = Values { dtype, bytes: Vec::with_capacity(expected * dtype.size()), count: 0, expected };
     let mut json = serde_json::Deserializer::from_str(raw.get());
@@ -19,6 +22,11 @@ pub(super) fn parse(raw: &RawValue, dtype: DataType, shape: &[usize]) -> Result<
         return Err(format!("{} values, but the shape {shape:?} needs {expected}", values.count));
     }
     Ok(values.bytes)
+}
+
+/// Whether the protocol says how values of this type are written in JSON: of half precision it does not.
+pub(super) fn has_text(dtype: DataType) -> bool {
+    !matches!(dtype, DataType::Fp16 | DataType::Bf16)
 }
 
 /// `serde_json` counts lines and columns from the start of this value, which would mislead.
@@ -90,7 +98,7 @@ impl Number {
             DataType::Int16 => out.extend(i16::try_from(self.integer()?).ok()?.to_le_bytes()),
             DataType::Int32 => out.extend(i32::try_from(self.integer()?).ok()?.to_le_bytes()),
             DataType::Int64 => out.extend(i64::try_from(self.integer()?).ok()?.to_le_bytes()),
-            // The protocol has no JSON form for half precision.
+            // Half precision, which is refused before.
             _ => return None,
         }
         Some(())
@@ -215,6 +223,7 @@ mod tests {
             ("[1, 2.5, 3]", DataType::Int64, "value 2.5 at index 1 does not fit INT64"),
             ("[1, -1, 3]", DataType::Uint8, "value -1 at index 1 does not fit UINT8"),
             ("[true, 2, false]", DataType::Bool, "value 2 at index 1 does not fit BOOL"),
+            ("[1, 2, 3]", DataType::Fp16, "FP16 has no form in JSON"),
             ("7", DataType::Fp32, "expected a list of numbers"),
             ("{}", DataType::Fp32, "expected a list of numbers"),
         ];

@@ -1,13 +1,20 @@
-//! Between the wire and the pipeline: protocol bodies in, [`InferRequest`]; results out, protocol bodies.
+//! Between the wire and the pipeline: bodies of each protocol in, [`InferRequest`]; results out, bodies.
 
+mod binding;
 mod data;
+mod message;
 mod object;
 mod parameters;
 mod pieces;
 mod request;
 mod response;
+mod v1;
 
+pub(crate) use binding::{InferRequest, Interface, Unbound};
+pub(crate) use message::{Message, ModelInferRequest, ModelInferResponse, respond};
+pub(crate) use object::Object;
 pub(crate) use parameters::Parameters;
 pub(crate) use pieces::Pieces;
-pub(crate) use request::{Envelope, InferRequest, Interface, split};
+pub(crate) use request::{Envelope, split};
 pub(crate) use response::{Answerer, Encoded, Participation, encode};
+pub(crate) use v1::{Prediction, predict};

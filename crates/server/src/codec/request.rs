@@ -1,18 +1,19 @@
 //! Inference requests of the Open Inference Protocol V2, in JSON and with the binary tensor extension.
 //!
-//! Reading goes in two steps, because what the tensors must look like depends on the variant that a parameter may name:
 //! [`Envelope::read`] takes the JSON apart, [`Envelope::bind`] checks it against a model.
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::fmt;
 
 use bytes::Bytes;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
-use volley_gpu_runtime::{DataType, TensorSpec};
+use volley_gpu_runtime::TensorSpec;
 
+use super::binding::{Binding, InferRequest, Interface, Slot, Unbound, WantedOutput};
+use super::data::{self, has_text};
 use super::object::Object;
-use super::{Parameters, Pieces, data};
+use super::{Parameters, Pieces};
 use crate::error::ApiError;
 
 /// A body taken apart, not yet checked against a model.
@@ -20,41 +21,6 @@ use crate::error::ApiError;
 pub(crate) struct Envelope<'a> {
     json: Json<'a>,
     binary: Pieces,
-}
-
-/// A request that fits its model.
-#[derive(Debug)]
-pub(crate) struct InferRequest {
-    /// The caller's own id, echoed.
-    pub id: Option<String>,
-    /// Values of each model input, in the model's order.
-    pub inputs: Arc<[Pieces]>,
-    /// Samples in the request.
-    pub rows: usize,
-    /// Which outputs are wanted and in which form, in the order of the response.
-    pub outputs: Vec<WantedOutput>,
-}
-
-/// One output of the response.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct WantedOutput {
-    /// The model's output.
-    pub index: usize,
-    /// Raw bytes after the JSON, rather than numbers within it.
-    pub binary: bool,
-}
-
-/// What the request must be checked against.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Interface<'a> {
-    /// The model's inputs.
-    pub inputs: &'a [TensorSpec],
-    /// The model's outputs.
-    pub outputs: &'a [TensorSpec],
-    /// Rows of the largest batch.
-    pub max_rows: usize,
-    /// Whether NaN and infinities may be among the inputs.
-    pub allow_non_finite: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -137,45 +103,19 @@ impl<'a> Envelope<'a> {
         json.parameters.check()?;
         Ok(Self { json, binary })
     }
+}
 
-    /// The request's parameters.
-    pub(crate) fn parameters(&self) -> &Parameters {
+impl Unbound for Envelope<'_> {
+    fn parameters(&self) -> &Parameters {
         &self.json.parameters
     }
 
-    /// Checks the request against the model's interface and takes the tensors out.
-    ///
-    /// # Errors
-    /// [`ApiError`] with status 400, naming the field.
-    pub(crate) fn bind(mut self, interface: Interface<'_>) -> Result<InferRequest, ApiError> {
-        let mut rows = None;
-        let mut inputs: Vec<Option<Pieces>> = interface.inputs.iter().map(|_| None).collect();
+    fn bind(mut self, interface: Interface<'_>) -> Result<InferRequest, ApiError> {
+        let mut binding = Binding::new(interface);
         for (position, input) in self.json.inputs.iter().enumerate() {
-            let at = |field: &str| format!("inputs[{position}].{field}");
-            let Some(index) = interface.inputs.iter().position(|spec| spec.name == input.name) else {
-                return Err(ApiError::invalid(
-                    at("name"),
-                    format_args!("the model has no input `{}`; it has {}", input.name, names(interface.inputs)),
-                ));
-            };
-            if inputs[index].is_some() {
-                return Err(ApiError::invalid(at("name"), format_args!("input `{}` is given twice", input.name)));
-            }
-            let spec = &interface.inputs[index];
-            let shape =
-                checked_shape(input, spec, interface.max_rows).map_err(|(field, e)| ApiError::invalid(at(field), e))?;
-            if *rows.get_or_insert(shape[0]) != shape[0] {
-                return Err(ApiError::invalid(
-                    at("shape"),
-                    format_args!("{} rows, where the input before has {}", shape[0], rows.unwrap_or_default()),
-                ));
-            }
-            let values = take_values(input, &mut self.binary, spec, &shape)
-                .map_err(|(field, e)| ApiError::invalid(at(field), e))?;
-            if !interface.allow_non_finite && spec.dtype == DataType::Fp32 && !all_finite(&values) {
-                return Err(ApiError::invalid(at("data"), "holds a NaN or an infinity; expected finite values"));
-            }
-            inputs[index] = Some(values);
+            let slot = binding.describe(position, &input.name, &input.datatype, &input.shape)?;
+            let values = take_values(input, &mut self.binary, &slot)?;
+            binding.fill(&slot, values)?;
         }
         if self.binary.len() > 0 {
             return Err(ApiError::invalid(
@@ -183,133 +123,62 @@ impl<'a> Envelope<'a> {
                 format_args!("{} bytes are left over after the last binary tensor", self.binary.len()),
             ));
         }
-        let missing = |spec: &TensorSpec| ApiError::invalid("inputs", format_args!("input `{}` is missing", spec.name));
-        let inputs = inputs
-            .into_iter()
-            .zip(interface.inputs)
-            .map(|(values, spec)| values.ok_or_else(|| missing(spec)))
-            .collect::<Result<_, _>>()?;
-        let outputs = wanted_outputs(&self.json, interface.outputs)?;
-        Ok(InferRequest { id: self.json.id, inputs, rows: rows.unwrap_or(0), outputs })
+        let default = self.json.parameters.binary_data_output.unwrap_or(false);
+        for (position, output) in self.json.outputs.iter().enumerate() {
+            let wrong = |field: &str, message: &str| {
+                Err(ApiError::invalid(format_args!("outputs[{position}].parameters.{field}"), message))
+            };
+            binding.want(position, &output.name, output.parameters.binary_data.unwrap_or(default))?;
+            if output.parameters.classification.is_some() {
+                return wrong("classification", "not offered; ask for the values");
+            }
+            if output.parameters.shared_memory_region.is_some() {
+                return wrong("shared_memory_region", "shared memory is not offered; take the values");
+            }
+        }
+        let request = binding.finish(self.json.id, default)?;
+        let textless = |wanted: &&WantedOutput| !wanted.binary && !has_text(interface.outputs[wanted.index].dtype);
+        if let Some(wanted) = request.outputs.iter().find(textless) {
+            let TensorSpec { name, dtype, .. } = &interface.outputs[wanted.index];
+            let message = format!("`{name}` is {dtype}, which has no form in JSON; ask for it with binary_data");
+            return Err(ApiError::invalid("outputs", message));
+        }
+        Ok(request)
     }
 }
 
-fn take_values(
-    input: &Input<'_>,
-    binary: &mut Pieces,
-    spec: &TensorSpec,
-    shape: &[usize],
-) -> Result<Pieces, (&'static str, String)> {
+fn take_values(input: &Input<'_>, binary: &mut Pieces, slot: &Slot<'_>) -> Result<Pieces, ApiError> {
     if input.parameters.shared_memory_region.is_some() {
-        return Err(("parameters.shared_memory_region", "shared memory is not offered; send the values".into()));
+        return Err(slot.wrong("parameters.shared_memory_region", "shared memory is not offered; send the values"));
     }
-    let expected = shape[0] * spec.row_bytes();
+    let (dtype, expected) = (slot.spec.dtype, slot.bytes());
     match (input.parameters.binary_data_size, input.data) {
-        (Some(_), Some(_)) => Err(("data", "given beside parameters.binary_data_size; expected one of the two".into())),
-        (None, None) => Err(("data", "missing; expected values, or parameters.binary_data_size and raw bytes".into())),
+        (Some(_), Some(_)) => {
+            Err(slot.wrong("data", "given beside parameters.binary_data_size; expected one of the two"))
+        }
+        (None, None) => {
+            Err(slot.wrong("data", "missing; expected values, or parameters.binary_data_size and raw bytes"))
+        }
         (None, Some(raw)) => {
-            data::parse(raw, spec.dtype, shape).map(|bytes| Bytes::from(bytes).into()).map_err(|e| ("data", e))
+            let values = data::parse(raw, dtype, &slot.shape).map_err(|error| slot.wrong("data", error))?;
+            Ok(Bytes::from(values).into())
         }
         (Some(size), None) => {
-            let field = "parameters.binary_data_size";
+            let wrong = |message: fmt::Arguments<'_>| Err(slot.wrong("parameters.binary_data_size", message));
             if size != expected as u64 {
-                return Err((field, format!("{size} bytes, where shape {shape:?} of {} needs {expected}", spec.dtype)));
+                let shape = &slot.shape;
+                return wrong(format_args!("{size} bytes, where shape {shape:?} of {dtype} needs {expected}"));
             }
             if expected > binary.len() {
-                return Err((field, format!("{size} bytes, but the body has only {} left", binary.len())));
+                return wrong(format_args!("{size} bytes, but the body has only {} left", binary.len()));
             }
             Ok(binary.split_to(expected))
         }
     }
 }
 
-fn wanted_outputs(json: &Json<'_>, specs: &[TensorSpec]) -> Result<Vec<WantedOutput>, ApiError> {
-    let wanted = &json.outputs;
-    let default = json.parameters.binary_data_output.unwrap_or(false);
-    if wanted.is_empty() {
-        return Ok((0..specs.len()).map(|index| WantedOutput { index, binary: default }).collect());
-    }
-    let mut chosen: Vec<WantedOutput> = Vec::with_capacity(wanted.len());
-    for (position, output) in wanted.iter().enumerate() {
-        let at = |field: &str| format!("outputs[{position}].{field}");
-        let Some(index) = specs.iter().position(|spec| spec.name == output.name) else {
-            return Err(ApiError::invalid(
-                at("name"),
-                format_args!("the model has no output `{}`; it has {}", output.name, names(specs)),
-            ));
-        };
-        if chosen.iter().any(|other| other.index == index) {
-            return Err(ApiError::invalid(at("name"), format_args!("output `{}` is asked for twice", output.name)));
-        }
-        if output.parameters.classification.is_some() {
-            return Err(ApiError::invalid(at("parameters.classification"), "not offered; ask for the values"));
-        }
-        if output.parameters.shared_memory_region.is_some() {
-            return Err(ApiError::invalid(at("parameters.shared_memory_region"), "shared memory is not offered"));
-        }
-        chosen.push(WantedOutput { index, binary: output.parameters.binary_data.unwrap_or(default) });
-    }
-    Ok(chosen)
-}
-
-fn checked_shape(input: &Input<'_>, spec: &TensorSpec, max_rows: usize) -> Result<Vec<usize>, (&'static str, String)> {
-    if DataType::from_name(&input.datatype) != Some(spec.dtype) {
-        return Err(("datatype", format!("`{}`; expected {}", input.datatype, spec.dtype)));
-    }
-    let expected = || {
-        let row: String = spec.row_shape.iter().map(|axis| format!(",{axis}")).collect();
-        format!("[N{row}] with N from 1 to {max_rows}")
-    };
-    let [rows, row @ ..] = &input.shape[..] else {
-        return Err(("shape", format!("empty; expected {}", expected())));
-    };
-    let row_fits = row.len() == spec.row_shape.len() && row.iter().zip(&spec.row_shape).all(|(&a, &b)| a == b as u64);
-    if !row_fits || *rows == 0 || *rows > max_rows as u64 {
-        return Err(("shape", format!("{:?}; expected {}", input.shape, expected())));
-    }
-    Ok(std::iter::once(*rows as usize).chain(spec.row_shape.iter().copied()).collect())
-}
-
-fn names(specs: &[TensorSpec]) -> String {
-    specs.iter().map(|spec| format!("`{}`", spec.name)).collect::<Vec<_>>().join(", ")
-}
-
-/// Whether every little-endian binary32 is neither NaN nor infinite. Values may straddle pieces.
-fn all_finite(values: &Pieces) -> bool {
-    let mut held = [0_u8; 4];
-    let mut have = 0;
-    for piece in values.iter() {
-        let mut piece = piece;
-        if have > 0 {
-            let take = (4 - have).min(piece.len());
-            held[have..have + take].copy_from_slice(&piece[..take]);
-            have += take;
-            piece = &piece[take..];
-            if have < 4 {
-                continue;
-            }
-            if !f32::from_le_bytes(held).is_finite() {
-                return false;
-            }
-        }
-        let whole = piece.chunks_exact(4);
-        let tail = whole.remainder();
-        held[..tail.len()].copy_from_slice(tail);
-        have = tail.len();
-        // A fold without an early exit, so that the compiler can use wide registers.
-        let off = whole.fold(0_u32, |off, b| {
-            let exponent = u32::from_le_bytes([b[0], b[1], b[2], b[3]]) & 0x7f80_0000;
-            off | u32::from(exponent == 0x7f80_0000)
-        });
-        if off != 0 {
-            return false;
-        }
-    }
-    true
-}
-
 /// Parses JSON; only when that fails, again with the path of the field at fault.
-fn parse<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, ApiError> {
+pub(super) fn parse<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, ApiError> {
     serde_json::from_slice(json).map_err(|plain| {
         let mut deserializer = serde_json::Deserializer::from_slice(json);
         let Err(error) = serde_path_to_error::deserialize::<_, T>(&mut deserializer) else {
@@ -326,6 +195,8 @@ fn parse<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, ApiError> {
 
 #[cfg(test)]
 mod tests {
+    use volley_gpu_runtime::DataType;
+
     use super::*;
 
     fn specs() -> (Vec<TensorSpec>, Vec<TensorSpec>) {

@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use volley_gpu_runtime::{DataType, Outputs, TensorSpec};
 
-use super::InferRequest;
+use super::binding::InferRequest;
 
 /// A response body, and how much of it is JSON if raw tensors follow.
 #[derive(Debug)]
@@ -115,7 +115,7 @@ pub(crate) fn encode(answerer: Answerer<'_>, request: &InferRequest, outputs: &O
 }
 
 /// The values as a JSON list, each number so that it reads back to the same bits; NaN and infinities as `null`.
-fn numbers(dtype: DataType, bytes: &[u8]) -> Box<RawValue> {
+pub(super) fn numbers(dtype: DataType, bytes: &[u8]) -> Box<RawValue> {
     macro_rules! list {
         ($type:ty) => {
             serde_json::value::to_raw_value(
@@ -138,7 +138,7 @@ fn numbers(dtype: DataType, bytes: &[u8]) -> Box<RawValue> {
         DataType::Int16 => list!(i16),
         DataType::Int32 => list!(i32),
         DataType::Int64 => list!(i64),
-        // The protocol has no JSON form for half precision: the bits go out as integers.
+        // Half precision has no JSON form, and is not asked for in one.
         _ => list!(u16),
     }
     .expect("numbers always have a JSON form")
@@ -146,7 +146,7 @@ fn numbers(dtype: DataType, bytes: &[u8]) -> Box<RawValue> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::request::WantedOutput;
+    use super::super::binding::WantedOutput;
     use super::*;
 
     fn specs() -> Vec<TensorSpec> {

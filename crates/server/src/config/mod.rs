@@ -9,6 +9,7 @@ mod change;
 mod duration;
 mod environment;
 mod file;
+mod grpc;
 mod http;
 mod leaves;
 mod limits;
@@ -16,6 +17,7 @@ mod log;
 mod metrics;
 mod problem;
 mod profile;
+mod redis;
 mod reference;
 mod runtime;
 mod scheduler;
@@ -24,6 +26,7 @@ mod settings;
 mod shape;
 mod show;
 mod shutdown;
+mod snapshot;
 mod tls;
 
 use std::collections::BTreeMap;
@@ -36,12 +39,14 @@ use volley_gpu_runtime::ModelConfig;
 pub use admin::AdminConfig;
 pub use cache::CacheConfig;
 pub use change::{Change, changes};
+pub use grpc::GrpcConfig;
 pub use http::HttpConfig;
 pub use limits::LimitsConfig;
 pub use log::{LogConfig, LogFormat};
 pub use metrics::MetricsConfig;
 pub use problem::ConfigError;
 pub use profile::Profile;
+pub use redis::{CutOff, RedisConfig};
 pub use reference::{json_schema, reference};
 pub use runtime::RuntimeConfig;
 pub use scheduler::SchedulerConfig;
@@ -51,6 +56,7 @@ pub use settings::{Override, Settings};
 pub(crate) use show::described;
 pub use show::show;
 pub use shutdown::ShutdownConfig;
+pub use snapshot::SnapshotConfig;
 pub use tls::TlsConfig;
 
 use problem::Complaints;
@@ -62,11 +68,13 @@ pub struct Config {
     /// Folder of models, laid out as Triton lays it out. Unset: the models that ship with Volley.
     pub model_repository: Option<PathBuf>,
     /// Settings of single models, by name. They go before those of the model's own `config.toml`. A model whose settings
-    /// change is loaded anew.
+    /// change is loaded anew. Relative paths in them start at the working directory.
     #[schemars(extend("x-live" = true))]
     pub models: BTreeMap<String, ModelConfig>,
     /// The listener that answers inference requests.
     pub http: HttpConfig,
+    /// The listener that answers them over gRPC.
+    pub grpc: GrpcConfig,
     /// The listener that answers `/metrics`.
     pub metrics: MetricsConfig,
     /// The listener that operators speak to.
@@ -93,6 +101,7 @@ impl Config {
     /// What the kinds of values cannot tell.
     fn check(&self, complaints: &mut Complaints) {
         self.runtime.check(complaints);
+        self.cache.check(complaints);
         self.log.check(complaints);
         self.limits.check(complaints);
         self.tls.check(complaints);

@@ -117,7 +117,9 @@ impl SecurityConfig {
 
     /// Where nobody can be told from anybody, nobody from outside is to be let in unasked.
     fn check_hosts(&self, of: &Config, complaints: &mut Complaints) {
-        for (path, host) in [("http.host", of.http.host), ("metrics.host", of.metrics.host)] {
+        for (path, host) in
+            [("http.host", of.http.host), ("grpc.host", of.grpc.host), ("metrics.host", of.metrics.host)]
+        {
             if !self.allow_anonymous && !is_loopback(host) {
                 let text = format!(
                     "{host} can be reached from other machines, and nothing says who may; name callers \

@@ -12,6 +12,7 @@ use volley_telemetry::Fault;
 use super::job::{BatchError, Computed, Job, JobResult};
 use super::watchdog::Watch;
 use crate::catalog::{Members, Runs, ServedVariant};
+use crate::statistics::Parts;
 
 /// One worker's executor. Sessions are the variants'; this takes the worker's own of each.
 #[derive(Debug)]
@@ -33,11 +34,11 @@ impl BatchRunner {
         instances: &Instances,
         batch: &'b mut Batch<Job, JobResult>,
         then: impl FnOnce(&BatchOutputs<'_>, &'b mut Batch<Job, JobResult>),
-    ) -> Result<(), BatchError> {
+    ) -> Result<Parts, BatchError> {
         let rows = batch.rows();
         let result = self.run_session(variant, instances, batch, then);
         match &result {
-            Ok(()) => variant.health.succeeded(),
+            Ok(_) => variant.health.succeeded(),
             Err(error) => self.report(variant, rows, error),
         }
         result
@@ -49,9 +50,10 @@ impl BatchRunner {
         instances: &Instances,
         batch: &'b mut Batch<Job, JobResult>,
         then: impl FnOnce(&BatchOutputs<'_>, &'b mut Batch<Job, JobResult>),
-    ) -> Result<(), BatchError> {
+    ) -> Result<Parts, BatchError> {
         let watched = self.watch.begin(self.worker, variant);
         let mut session = instances.lease(self.worker).map_err(|error| BatchError::new(Fault::NoSession, &error))?;
+        let began = Instant::now();
         let mut row = 0;
         for job in batch.payloads() {
             for (input, values) in job.inputs.iter().enumerate() {
@@ -60,12 +62,14 @@ impl BatchRunner {
             row += job.rows;
         }
         watched.runs(session.interrupter());
+        let gathered = Instant::now();
         let result = session.run(batch.padded_rows());
+        let ran = Instant::now();
         drop(watched);
         let error = match result {
             Ok(outputs) => {
                 then(&outputs, batch);
-                return Ok(());
+                return Ok(Parts { input: gathered - began, infer: ran - gathered, output: ran.elapsed() });
             }
             Err(error) => error,
         };
@@ -85,14 +89,16 @@ impl BatchRunner {
         let result = self.run(variant, instances, batch, |outputs, batch| {
             complete(batch, 1, |rows| outputs.rows(rows));
         });
-        if let Err(error) = result {
-            fail(batch, &error);
+        match result {
+            Ok(parts) => variant.statistics.executed(batch.len(), batch.rows(), parts),
+            Err(error) => fail(batch, &error),
         }
     }
 
     /// Asks every member that is not taken out. Of a request that is alone, one that fails is left out of the answer, unless
     /// all do; a batch of several fails with it, and each of its requests is tried alone.
-    fn run_several(&self, several: &Members, batch: &mut Batch<Job, JobResult>) {
+    fn run_several(&self, variant: &ServedVariant, several: &Members, batch: &mut Batch<Job, JobResult>) {
+        let mut parts = Parts::default();
         let mut opinions = several.ensemble.hear(batch.padded_rows());
         let mut last_error = None;
         for member in &several.members {
@@ -101,9 +107,12 @@ impl BatchRunner {
                 member.metrics.left_out();
                 continue;
             }
-            if let Err(error) = self.run(&member.variant, instances, batch, |outputs, _| opinions.add(outputs)) {
-                member.metrics.left_out();
-                last_error = Some(error);
+            match self.run(&member.variant, instances, batch, |outputs, _| opinions.add(outputs)) {
+                Ok(took) => parts += took,
+                Err(error) => {
+                    member.metrics.left_out();
+                    last_error = Some(error);
+                }
             }
         }
         // A member that failed in company may have failed because of one of them: alone, each gets all that it can.
@@ -114,6 +123,7 @@ impl BatchRunner {
             _ => {}
         }
         complete(batch, opinions.members(), |rows| opinions.rows(rows));
+        variant.statistics.executed(batch.len(), batch.rows(), parts);
     }
 }
 
@@ -124,7 +134,7 @@ impl Executor<Job, JobResult> for BatchRunner {
         let _witness = Witness(&variant);
         match &variant.runs {
             Runs::One(instances) => self.run_one(&variant, instances, batch),
-            Runs::Several(several) => self.run_several(several, batch),
+            Runs::Several(several) => self.run_several(&variant, several, batch),
         }
         variant.metrics.batch_executed(u32::try_from(batch.rows()).unwrap_or(u32::MAX), started.elapsed());
     }

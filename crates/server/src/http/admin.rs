@@ -17,7 +17,7 @@ use volley_scheduler::Priority;
 
 use super::gate::Gate;
 use super::listener::{Edge, Phase, serve};
-use super::repository;
+use super::{cache, repository};
 use crate::access::Need;
 use crate::config::{Change, ConfigError, Scope, Settings, described};
 use crate::error::{ApiError, Cause};
@@ -41,12 +41,15 @@ pub(crate) async fn serve_admin(
     edge: Arc<Edge>,
     updates: Arc<Updates>,
 ) -> std::io::Result<()> {
-    let models = repository::router().with_state(Arc::clone(&edge));
+    let shared = repository::routes()
+        .into_iter()
+        .fold(cache::router(), |router, route| router.route(route.path, route.handler))
+        .with_state(Arc::clone(&edge));
     let router = Router::new()
         .route("/admin/config", get(config).put(replace).patch(merge))
         .route("/admin/health", get(health))
         .with_state(Arc::new(Admin { edge, updates }))
-        .merge(models);
+        .merge(shared);
     let (_stays, phase) = watch::channel(Phase::Serving);
     serve(
         listener,

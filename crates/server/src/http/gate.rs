@@ -66,6 +66,12 @@ impl Gate {
         Self { in_force: Arc::clone(in_force), connections: Arc::default(), requests: Arc::default(), tls }
     }
 
+    /// For connections that are encrypted by `tls`, if it is there, and counted with those of this gate.
+    pub(crate) fn beside(&self, tls: Option<Arc<Tls>>) -> Self {
+        let (connections, requests) = (Arc::clone(&self.connections), Arc::clone(&self.requests));
+        Self { in_force: Arc::clone(&self.in_force), connections, requests, tls }
+    }
+
     /// The configuration in force.
     pub(crate) fn in_force(&self) -> Arc<InForce> {
         self.in_force.load_full()
@@ -155,7 +161,7 @@ enum Transport {
 impl Stream {
     /// Waits until something can be read of a connection that was silent so far, which takes no memory for it; an
     /// encrypted one has spoken already.
-    pub(super) async fn first_byte(&self) -> io::Result<()> {
+    pub(crate) async fn first_byte(&self) -> io::Result<()> {
         match &self.stream {
             // Not `readable`, which may be mistaken.
             Transport::Plain(stream) => stream.peek(&mut [0]).await.map(drop),

@@ -1,4 +1,4 @@
-//! The hot route: `POST /v2/models/{model}[/versions/{version}]/infer`.
+//! The hot routes: `POST /v2/models/{model}[/versions/{version}]/infer`, and V1's `POST /v1/models/{model}:predict`.
 
 use std::borrow::Cow;
 use std::time::Instant;
@@ -8,6 +8,7 @@ use axum::http::header::{
     CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, EXPECT, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE,
 };
 use axum::http::{HeaderMap, HeaderValue, Method, Request, Response};
+use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::Body as _;
 use percent_encoding::percent_decode_str;
@@ -15,20 +16,30 @@ use volley_scheduler::Handoff;
 use volley_telemetry::RequestId;
 
 use super::body::RequestBody;
+use super::compression::Coding;
 use super::gate::Visit;
 use super::listener::Edge;
-use crate::codec::{Encoded, Pieces};
+use crate::codec::{self, Encoded, Envelope, Pieces, Prediction};
 use crate::error::{ApiError, Cause};
 use crate::pipeline::Call;
 
 const JSON_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const TRACE: HeaderName = HeaderName::from_static("traceparent");
 
-/// The model an inference request names.
+/// What an inference request asks, by its path.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Target {
     model: String,
     version: Option<String>,
+    protocol: Protocol,
+}
+
+/// How it asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Protocol {
+    V1,
+    V2,
 }
 
 impl Target {
@@ -41,12 +52,17 @@ impl Target {
     }
 
     fn of_path(path: &str) -> Option<Self> {
-        let rest = path.strip_prefix("/v2/models/")?.strip_suffix("/infer")?;
         let decode = |text: &str| percent_decode_str(text).decode_utf8().ok().map(Cow::into_owned);
+        if let Some(model) = path.strip_prefix("/v1/models/").and_then(|rest| rest.strip_suffix(":predict")) {
+            let model = Some(model).filter(|model| !model.contains('/')).and_then(decode)?;
+            return Some(Self { model, version: None, protocol: Protocol::V1 });
+        }
+        let rest = path.strip_prefix("/v2/models/")?.strip_suffix("/infer")?;
+        let protocol = Protocol::V2;
         match rest.split_once("/versions/") {
-            None if !rest.contains('/') => Some(Self { model: decode(rest)?, version: None }),
+            None if !rest.contains('/') => Some(Self { model: decode(rest)?, version: None, protocol }),
             Some((model, version)) if !model.contains('/') && !version.contains('/') => {
-                Some(Self { model: decode(model)?, version: Some(decode(version)?) })
+                Some(Self { model: decode(model)?, version: Some(decode(version)?), protocol })
             }
             _ => None,
         }
@@ -63,17 +79,23 @@ pub(super) async fn answer(
     arrival: Instant,
 ) -> Response<Body> {
     let id = RequestId::from_caller(request.headers().get(REQUEST_ID).map(HeaderValue::as_bytes));
+    let trace = request.headers().get(TRACE).cloned();
+    let coding = Coding::accepted(request.headers());
     let result = infer(edge, visit, handoff, target, request, arrival).await;
     let mut response = match result {
-        Ok(encoded) => success(encoded),
+        Ok(encoded) => success(encoded, coding),
         Err(error) => {
             let status = error.status().as_u16();
             tracing::debug!(request_id = %id, model = target.model, status, error = error.message, "request refused");
             failure(&error)
         }
     };
+    let headers = response.headers_mut();
     if let Ok(id) = HeaderValue::try_from(id.to_string()) {
-        response.headers_mut().insert(REQUEST_ID, id);
+        headers.insert(REQUEST_ID, id);
+    }
+    if let Some(trace) = trace {
+        headers.insert(TRACE, trace);
     }
     response
 }
@@ -86,33 +108,38 @@ async fn infer(
     request: Request<RequestBody>,
     arrival: Instant,
 ) -> Result<Encoded, ApiError> {
-    let call = read(visit, target, request, arrival)
-        .await
-        .inspect_err(|error| edge.pipeline.rejections.request_rejected(error.rejection()))?;
-    edge.pipeline.infer(handoff, call).await
+    let pipeline = &edge.pipeline;
+    let read = read(visit, request).await;
+    let (json, binary) = read.inspect_err(|error| pipeline.rejected(error))?;
+    let (model, version) = (target.model.as_str(), target.version.as_deref());
+    let call = Call { model, version, tenant: visit.tenant(), arrival, patience: None };
+    match target.protocol {
+        Protocol::V1 => {
+            let prediction = Prediction::read(&json).inspect_err(|error| pipeline.rejected(error))?;
+            let by_row = prediction.by_row();
+            let answer = pipeline.infer(handoff, call, prediction).await?;
+            let body = codec::predict(answer.answerer(), &answer.request, &answer.outputs, by_row);
+            Ok(Encoded { body, json_length: None })
+        }
+        Protocol::V2 => {
+            let envelope = Envelope::read(&json, binary).inspect_err(|error| pipeline.rejected(error))?;
+            let answer = pipeline.infer(handoff, call, envelope).await?;
+            Ok(codec::encode(answer.answerer(), &answer.request, &answer.outputs))
+        }
+    }
 }
 
-async fn read<'a>(
-    visit: &Visit,
-    target: &'a Target,
-    request: Request<RequestBody>,
-    arrival: Instant,
-) -> Result<Call<'a>, ApiError> {
+/// Reads the body: the JSON, and the raw tensors after it.
+async fn read(visit: &Visit, request: Request<RequestBody>) -> Result<(Bytes, Pieces), ApiError> {
     let json_length = json_length(request.headers())?;
-    if let Some(encoding) = request.headers().get(CONTENT_ENCODING).filter(|&value| value != "identity") {
-        let message = format!("header Content-Encoding: {encoding:?} is not offered; send the body as it is");
-        return Err(ApiError::new(Cause::UnsupportedEncoding, message));
-    }
+    let coding = Coding::of_body(request.headers())?;
     let waits = request.headers().contains_key(EXPECT);
-    let body = read_body(request.into_body(), visit.in_force.config.http.max_body_bytes.get(), waits).await?;
-    Ok(Call {
-        model: &target.model,
-        version: target.version.as_deref(),
-        body,
-        json_length,
-        tenant: visit.tenant(),
-        arrival,
-    })
+    let limit = visit.in_force.config.http.max_body_bytes.get();
+    let mut body = read_body(request.into_body(), limit, waits).await?;
+    if let Some(coding) = coding {
+        body = coding.inflate(body, limit).await?.into();
+    }
+    codec::split(body, json_length)
 }
 
 fn json_length(headers: &HeaderMap) -> Result<Option<usize>, ApiError> {
@@ -153,8 +180,12 @@ async fn read_body(mut body: RequestBody, limit: usize, caller_waits: bool) -> R
     if length > limit { Err(too_large()) } else { Ok(pieces) }
 }
 
-fn success(encoded: Encoded) -> Response<Body> {
-    let mut response = Response::new(Body::from(encoded.body));
+/// Only text is compressed: raw tensors of floating-point numbers would gain a tenth, for ten times the work.
+fn success(encoded: Encoded, coding: Option<Coding>) -> Response<Body> {
+    let coding = coding.filter(|_| encoded.json_length.is_none());
+    let packed = coding.and_then(|coding| Some((coding, coding.deflate(&encoded.body)?)));
+    let (coding, body) = packed.map_or((None, encoded.body), |(coding, body)| (Some(coding), body));
+    let mut response = Response::new(Body::from(body));
     let headers = response.headers_mut();
     match encoded.json_length {
         Some(length) => {
@@ -164,6 +195,9 @@ fn success(encoded: Encoded) -> Response<Body> {
         None => {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         }
+    }
+    if let Some(coding) = coding {
+        headers.insert(CONTENT_ENCODING, coding.name());
     }
     response
 }
@@ -195,14 +229,21 @@ mod tests {
     #[test]
     fn only_inference_paths_are_taken_and_names_are_decoded() {
         let target = |model: &str, version: Option<&str>| {
-            Some(Target { model: model.into(), version: version.map(str::to_owned) })
+            Some(Target { model: model.into(), version: version.map(str::to_owned), protocol: Protocol::V2 })
         };
         assert_eq!(Target::of_path("/v2/models/net/infer"), target("net", None));
         assert_eq!(Target::of_path("/v2/models/net/versions/3/infer"), target("net", Some("3")));
         assert_eq!(Target::of_path("/v2/models/a%20b/infer"), target("a b", None));
-        for other in
-            ["/v2/models/net", "/v2/models/a/b/infer", "/v2/models/net/versions/1/2/infer", "/v2/models/%ff/infer"]
-        {
+        let v1 = Target { model: "net".into(), version: None, protocol: Protocol::V1 };
+        assert_eq!(Target::of_path("/v1/models/net:predict"), Some(v1));
+        for other in [
+            "/v2/models/net",
+            "/v1/models/net",
+            "/v1/models/a/b:predict",
+            "/v2/models/a/b/infer",
+            "/v2/models/net/versions/1/2/infer",
+            "/v2/models/%ff/infer",
+        ] {
             assert_eq!(Target::of_path(other), None, "{other}");
         }
     }

@@ -26,6 +26,7 @@ use super::routes;
 use super::yielding::yield_to_workers;
 use crate::access::{Need, Peer};
 use crate::error::Cause;
+use crate::grpc;
 use crate::pipeline::Pipeline;
 
 /// How long to hold back after the system refused a connection, for want of file descriptors say.
@@ -49,6 +50,8 @@ pub(crate) struct Edge {
     pub pipeline: Arc<Pipeline>,
     /// What connections and requests pass.
     pub gate: Arc<Gate>,
+    /// The same, for gRPC.
+    pub grpc_gate: Arc<Gate>,
     /// Where the server is in its life.
     pub phase: watch::Receiver<Phase>,
 }
@@ -60,19 +63,19 @@ pub(crate) struct IoThreads {
 }
 
 impl IoThreads {
-    /// Starts `count` threads that accept from `listener`, each with a runtime of its own, so that a request stays on the
-    /// core that read it.
+    /// Starts `count` threads that accept HTTP from `http` and gRPC from `grpc`, each with a runtime of its own, so that a
+    /// request stays on the core that read it.
     ///
     /// # Errors
-    /// When the listener cannot be shared or a thread cannot be started.
-    pub(crate) fn start(count: usize, listener: &TcpListener, edge: &Arc<Edge>) -> io::Result<Self> {
+    /// When a listener cannot be shared or a thread cannot be started.
+    pub(crate) fn start(count: usize, http: &TcpListener, grpc: &TcpListener, edge: &Arc<Edge>) -> io::Result<Self> {
         let threads = (0..count)
             .map(|index| {
-                let (listener, edge) = (listener.try_clone()?, Arc::clone(edge));
+                let (http, grpc, edge) = (http.try_clone()?, grpc.try_clone()?, Arc::clone(edge));
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
                 thread::Builder::new().name(format!("volley-http-{index}")).spawn(move || {
                     yield_to_workers();
-                    if let Err(error) = runtime.block_on(serve_inference(listener, edge)) {
+                    if let Err(error) = runtime.block_on(serve_inference(http, grpc, edge)) {
                         tracing::error!(%error, "an HTTP thread could not serve");
                     }
                 })
@@ -96,9 +99,10 @@ impl IoThreads {
     }
 }
 
-async fn serve_inference(listener: TcpListener, edge: Arc<Edge>) -> io::Result<()> {
+async fn serve_inference(listener: TcpListener, grpc: TcpListener, edge: Arc<Edge>) -> io::Result<()> {
     let handoff = Handoff::new();
     tokio::spawn(handoff.forward());
+    let grpc = tokio::spawn(grpc::serve(grpc, Arc::clone(&edge), handoff.clone()));
     let router = routes::router(Arc::clone(&edge));
     let (gate, phase) = (Arc::clone(&edge.gate), edge.phase.clone());
     serve(listener, gate, phase, routes::need, move |request, visit, arrival| {
@@ -110,7 +114,8 @@ async fn serve_inference(listener: TcpListener, edge: Arc<Edge>) -> io::Result<(
             }
         }
     })
-    .await
+    .await?;
+    grpc.await?
 }
 
 /// Serves HTTP on `listener` until `phase` says to leave, and then until every connection is closed. A request is let in by

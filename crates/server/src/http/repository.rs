@@ -1,112 +1,73 @@
-//! The model repository extension: what there is, and loading and unloading it while requests are answered.
+//! The routes of the model repository extension.
 
 use std::sync::Arc;
-use std::thread;
 
-use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{Path, State};
+use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
 use axum::http::StatusCode;
 use axum::response::Json;
 use axum::routing::post;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::value::RawValue;
-use tokio::sync::oneshot;
 
 use super::listener::Edge;
-use crate::catalog::Catalog;
+use super::routes::{Named, Route};
+use crate::codec::Object;
 use crate::error::{ApiError, Cause};
+use crate::protocol::{self, Index, IndexRequest};
 
-pub(super) fn router() -> Router<Arc<Edge>> {
-    Router::new()
-        .route("/v2/repository/index", post(index))
-        .route("/v2/repository/models/{model}/load", post(load))
-        .route("/v2/repository/models/{model}/unload", post(unload))
+pub(super) fn routes() -> [Route; 3] {
+    const INDEX: &str = "What the repository holds, and what is served of it";
+    const LOAD: &str = "Serve a model as it lies in the repository now";
+    const UNLOAD: &str = "Serve a model no more";
+    [
+        Route::post("/v2/repository/index", INDEX, post(index))
+            .takes("IndexRequest")
+            .gives("Index")
+            .refuses(&[400, 413]),
+        Route::post("/v2/repository/models/{model}/load", LOAD, post(load))
+            .takes("LoadRequest")
+            .refuses(&[400, 404, 413, 503]),
+        Route::post("/v2/repository/models/{model}/unload", UNLOAD, post(unload))
+            .takes("UnloadRequest")
+            .refuses(&[400, 404, 413, 503]),
+    ]
 }
 
-/// A model version, as the extension writes it.
-#[derive(Serialize)]
-struct Entry {
-    name: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    version: Option<String>,
-    state: &'static str,
-    reason: String,
+type Body = Result<Bytes, BytesRejection>;
+
+async fn index(State(edge): State<Arc<Edge>>, body: Body) -> Result<Json<Index>, ApiError> {
+    Ok(Json(protocol::index(&edge.pipeline.catalog, &read::<IndexRequest>(body)?)))
 }
 
+/// Parameters of a load or an unload.
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct IndexRequest {
-    /// Only what takes requests.
-    ready: bool,
-}
-
-async fn index(State(edge): State<Arc<Edge>>, body: Bytes) -> Result<Json<Vec<Entry>>, ApiError> {
-    let wanted: IndexRequest = read(&body)?;
-    let entries = edge.pipeline.catalog.index().into_iter().map(|entry| {
-        let state = if entry.version.is_some() { "READY" } else { "UNAVAILABLE" };
-        Entry {
-            name: entry.model,
-            version: entry.version.map(|version| version.to_string()),
-            state,
-            reason: entry.reason,
-        }
-    });
-    Ok(Json(entries.filter(|entry| !wanted.ready || entry.state == "READY").collect()))
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct LoadRequest {
+struct Parameters {
     parameters: std::collections::BTreeMap<String, Box<RawValue>>,
 }
 
-async fn load(State(edge): State<Arc<Edge>>, Path(model): Path<String>, body: Bytes) -> Result<StatusCode, ApiError> {
-    let LoadRequest { parameters } = read(&body)?;
-    if let Some(name) = parameters.keys().next() {
-        let message = "not offered; a model is loaded as it lies in the repository, with the config.toml of its folder";
-        return Err(ApiError::invalid(format!("parameters.{name}"), message));
-    }
-    change(edge, "load", move |catalog| catalog.reload(&model)).await
+async fn load(State(edge): State<Arc<Edge>>, named: Named, body: Body) -> Result<(), ApiError> {
+    let Parameters { parameters } = read(body)?;
+    protocol::load(&edge.pipeline.catalog, named.model, parameters.keys().map(String::as_str)).await
 }
 
-async fn unload(State(edge): State<Arc<Edge>>, Path(model): Path<String>) -> Result<StatusCode, ApiError> {
-    change(edge, "unload", move |catalog| catalog.unload(&model)).await
-}
-
-/// Changes what is served, on a thread of its own: it may take long, and wait for others.
-async fn change(
-    edge: Arc<Edge>,
-    what: &'static str,
-    change: impl FnOnce(&Catalog) -> Result<(), ApiError> + Send + 'static,
-) -> Result<StatusCode, ApiError> {
-    let (sender, changed) = oneshot::channel();
-    let changing = thread::Builder::new().name(format!("volley-{what}")).spawn(move || {
-        step_back();
-        let _ = sender.send(change(&edge.pipeline.catalog));
-    });
-    changing.map_err(|error| ApiError::new(Cause::Internal, format!("no thread to {what} it on: {error}")))?;
-    let ended = || ApiError::new(Cause::Internal, format!("the {what} ended without a word"));
-    changed.await.map_err(|_| ended())?.map(|()| StatusCode::OK)
+/// Parameters are taken: the only one that there is speaks of dependents, and no model has any.
+async fn unload(State(edge): State<Arc<Edge>>, named: Named, body: Body) -> Result<(), ApiError> {
+    read::<Parameters>(body)?;
+    protocol::unload(&edge.pipeline.catalog, named.model).await
 }
 
 /// A body that may be left out.
-fn read<'a, T: Default + Deserialize<'a>>(body: &'a [u8]) -> Result<T, ApiError> {
+fn read<T: Default + for<'a> Deserialize<'a>>(body: Body) -> Result<T, ApiError> {
+    let body = body.map_err(|rejection| match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => ApiError::new(Cause::TooLarge, "body: more than 2 MB"),
+        _ => ApiError::invalid("body", rejection.body_text()),
+    })?;
     if body.is_empty() {
         return Ok(T::default());
     }
-    serde_json::from_slice(body).map_err(|error| ApiError::invalid("body", error))
-}
-
-/// Lets the calling thread, which loads and warms up, take what the workers leave, rather than as much as they.
-fn step_back() {
-    #[cfg(target_os = "linux")]
-    {
-        // SAFETY: plain integers in, nothing kept; 0 is, on Linux, the calling thread.
-        let done = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 15) };
-        if done != 0 {
-            let error = std::io::Error::last_os_error();
-            tracing::debug!(%error, "the loading thread keeps its priority");
-        }
-    }
+    let Object(read) = serde_json::from_slice(&body).map_err(|error| ApiError::invalid("body", error))?;
+    Ok(read)
 }

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test file uses a part")]
 
 pub(crate) mod folder;
+pub(crate) mod grpc;
 pub(crate) mod repository;
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -20,6 +21,8 @@ pub(crate) struct ServerProcess {
     child: Child,
     /// Where inference requests go.
     pub http: SocketAddr,
+    /// Where calls go.
+    pub grpc: SocketAddr,
     /// Where `/metrics` is.
     pub metrics: SocketAddr,
     /// Where operators are answered.
@@ -36,8 +39,9 @@ impl ServerProcess {
     /// Starts it with these arguments as well.
     pub(crate) fn start_with(arguments: &[&str], settings: &[(&str, &str)]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_volley-server"));
-        command.args(["--http-port", "0", "--metrics-port", "0", "--admin-port", "0", "--log-format", "json"]);
-        command.args(arguments).envs(settings.iter().copied()).stderr(Stdio::piped()).stdin(Stdio::null());
+        command.args(["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0", "--admin-port", "0"]);
+        command.args(["--log-format", "json"]).args(arguments).envs(settings.iter().copied());
+        command.stderr(Stdio::piped()).stdin(Stdio::null());
         let mut child = command.spawn().expect("the server was built");
         let mut lines = BufReader::new(child.stderr.take().expect("it is piped")).lines();
         let mut seen = Vec::new();
@@ -54,12 +58,18 @@ impl ServerProcess {
             let text = ready[field].as_str().unwrap_or_else(|| panic!("no `{field}` in {ready}"));
             text.parse().expect("an address")
         };
-        let (http, metrics, admin) = (address("http"), address("metrics"), address("admin"));
+        let (http, grpc, metrics, admin) = (address("http"), address("grpc"), address("metrics"), address("admin"));
         // The pipe is read to its end, so that the server never waits for room in it.
         let log = std::thread::spawn(move || {
             lines.map_while(Result::ok).filter_map(|line| serde_json::from_str(&line).ok()).collect()
         });
-        Self { child, http, metrics, admin, log: Some(log) }
+        Self { child, http, grpc, metrics, admin, log: Some(log) }
+    }
+
+    /// What a server with these settings says, which must not start.
+    pub(crate) fn refusal(settings: &[(&str, &str)]) -> String {
+        let failure = std::panic::catch_unwind(|| Self::start(settings));
+        *failure.err().expect("it must not start").downcast::<String>().expect("a message")
     }
 
     /// Sends SIGTERM.

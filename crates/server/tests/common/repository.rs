@@ -47,6 +47,16 @@ impl Repository {
         self.fault("pass");
     }
 
+    /// Makes `breaking` an ensemble of the variant that breaks, which can be asked as one of the ensemble alone, and of
+    /// `echo`, which never does and is the default.
+    pub(crate) fn make_breaking_a_member(&self) {
+        let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../gpu-runtime/tests/models");
+        fs::copy(models.join("echo.onnx"), self.0.join("breaking/1/model.echo.onnx")).expect("the model is there");
+        let config = fs::read_to_string(self.0.join("breaking/config.toml")).expect("it was written");
+        let ensemble = "variants = [\"echo\"]\nensemble.members = [\"fp32\", \"echo\"]\n";
+        self.configure("breaking", &(config + ensemble));
+    }
+
     /// What the operator of `breaking` does from now on. By rename, so that it never reads half a word.
     pub(crate) fn fault(&self, word: &str) {
         fs::write(self.0.join("fault.next"), word).expect("the temporary folder is writable");

@@ -35,7 +35,7 @@ pub(crate) fn run(subject: &Subject, inputs: Option<PathBuf>) -> Result<Verdict,
         let (company, _) = difference(model, &together, &alone);
         rows.push([
             model.variant().to_owned(),
-            format!("{:.0}", model.file_bytes().len() as f64 / 1000.0),
+            format!("{:.0}", model.file_bytes().map(<[u8]>::len).sum::<usize>() as f64 / 1000.0),
             model.best_batch().to_string(),
             format!("{:.0}", model.rows_per_second()),
             format!("{:.2}", model.rows_per_second() / baseline.rows_per_second()),

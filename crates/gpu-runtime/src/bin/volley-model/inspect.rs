@@ -13,7 +13,7 @@ pub(crate) fn run(subject: &Subject) -> Result<Verdict, Box<dyn Error>> {
         // The first load keeps the optimised graph, where that is possible; the second sees its operators.
         subject.load(variant)?;
         let model = subject.load(variant)?;
-        let bytes = model.file_bytes().len();
+        let bytes = model.file_bytes().map(<[u8]>::len).sum::<usize>();
         writeln!(out, "{}: {} ({bytes} bytes, {})", variant.name, variant.path.display(), model.placement())?;
         for (kind, specs) in [("input", model.inputs()), ("output", model.outputs())] {
             for spec in specs.iter() {

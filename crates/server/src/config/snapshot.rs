@@ -1,0 +1,34 @@
+//! The results that outlive the process.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::duration;
+
+/// The results that were asked for most often, written to a file for the next start to begin with.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct SnapshotConfig {
+    /// The file. It is written when the server leaves, and now and then. Unset: none. Needs `cache.secret`.
+    pub path: Option<PathBuf>,
+    /// Between two snapshots.
+    #[serde(with = "humantime_serde")]
+    #[schemars(schema_with = "duration::positive")]
+    pub interval: Duration,
+    /// Bytes of the file at most.
+    pub max_bytes: u64,
+    /// For how long the server is not ready for the sake of what is read from the file. What is not read by then is read
+    /// while it serves.
+    #[serde(with = "humantime_serde")]
+    #[schemars(schema_with = "duration::any")]
+    pub hold_ready: Duration,
+}
+
+impl Default for SnapshotConfig {
+    fn default() -> Self {
+        Self { path: None, interval: Duration::from_secs(60), max_bytes: 256 << 20, hold_ready: Duration::ZERO }
+    }
+}

@@ -1,0 +1,103 @@
+//! Inference: one request a call, or any number of them on one stream.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::{Stream, StreamExt, stream};
+use tokio::sync::watch;
+use tonic::{Status, Streaming};
+use volley_scheduler::{Handoff, TenantId};
+
+use crate::codec::{self, Message, ModelInferRequest, ModelInferResponse};
+use crate::error::ApiError;
+use crate::http::{Edge, Phase};
+use crate::pipeline::Call;
+
+/// Requests of one stream that are under way at once. Further ones are read when the first of these is answered.
+const IN_FLIGHT: usize = 64;
+
+/// An answer on a stream: a response, or what was wrong with the request of this id.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct ModelStreamInferResponse {
+    #[prost(string, tag = "1")]
+    error_message: String,
+    #[prost(message, optional, tag = "2")]
+    infer_response: Option<ModelInferResponse>,
+}
+
+/// Answers one request.
+///
+/// # Errors
+/// [`ApiError`] that says what was wrong with it, or why it was not computed.
+pub(super) async fn infer(
+    edge: &Edge,
+    handoff: &Handoff,
+    tenant: Option<TenantId>,
+    mut request: ModelInferRequest,
+    arrival: Instant,
+    patience: Option<Duration>,
+) -> Result<ModelInferResponse, ApiError> {
+    let model = std::mem::take(&mut request.model_name);
+    let version = std::mem::take(&mut request.model_version);
+    let version = Some(version.as_str()).filter(|version| !version.is_empty());
+    let result = async {
+        let message = Message::read(request).inspect_err(|error| edge.pipeline.rejected(error))?;
+        edge.pipeline.infer(handoff, Call { model: &model, version, tenant, arrival, patience }, message).await
+    };
+    match result.await {
+        Ok(answer) => Ok(codec::respond(answer.answerer(), &answer.request, &answer.outputs)),
+        Err(error) => {
+            tracing::debug!(model, status = error.status().as_u16(), error = error.message, "call refused");
+            Err(error)
+        }
+    }
+}
+
+/// Answers the requests of a stream in their order. One that is refused is told so in its place, and the stream goes on.
+pub(super) fn infer_each(
+    edge: Arc<Edge>,
+    handoff: Handoff,
+    tenant: Option<TenantId>,
+    requests: Streaming<ModelInferRequest>,
+    opened: Instant,
+    patience: Option<Duration>,
+) -> impl Stream<Item = Result<ModelStreamInferResponse, Status>> + Send + 'static {
+    let phase = edge.phase.clone();
+    let answer = move |request: Result<ModelInferRequest, Status>| {
+        let (edge, handoff, arrival) = (Arc::clone(&edge), handoff.clone(), Instant::now());
+        let patience = patience.map(|patience| patience.saturating_sub(arrival - opened));
+        async move {
+            let request = request?;
+            let id = request.id.clone();
+            Ok(match infer(&edge, &handoff, tenant, request, arrival, patience).await {
+                Ok(response) => {
+                    ModelStreamInferResponse { error_message: String::new(), infer_response: Some(response) }
+                }
+                Err(error) => ModelStreamInferResponse {
+                    error_message: error.message,
+                    infer_response: Some(ModelInferResponse::of_id(id)),
+                },
+            })
+        }
+    };
+    until_closing(phase, requests).map(answer).buffered(IN_FLIGHT)
+}
+
+/// The requests of a stream. When connections close, a caller that would send more is told so in place of its next.
+fn until_closing(
+    phase: watch::Receiver<Phase>,
+    requests: Streaming<ModelInferRequest>,
+) -> impl Stream<Item = Result<ModelInferRequest, Status>> + Send + 'static {
+    stream::unfold(Some((requests, phase)), |open| async {
+        let (mut requests, mut phase) = open?;
+        let request = tokio::select! {
+            biased;
+            request = requests.next() => Some(request?),
+            _ = phase.wait_for(|phase| *phase == Phase::Closing) => None,
+        };
+        Some(match request {
+            Some(request) => (request, Some((requests, phase))),
+            None => (Err(ApiError::shutting_down().into()), None),
+        })
+    })
+}

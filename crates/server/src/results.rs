@@ -1,0 +1,201 @@
+//! Where results are kept: in memory, and in Redis where there is one.
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use volley_cache::{
+    BreakerState, Cache, Domain, Fetch, Found, Key, Keyer, Lookup, Rank, Reached, Restore, RestoreError, Saved, Scope,
+    Shared, SharedStats, Stamp,
+};
+use volley_telemetry::{CacheReading, SharedCacheReading};
+
+use crate::config::CacheConfig;
+use crate::error::ApiError;
+
+/// The tiers of the cache. Clones are the same.
+#[derive(Debug, Clone)]
+pub(crate) struct Results {
+    cache: Cache<ApiError>,
+    shared: Option<Shared>,
+    keyer: Keyer,
+}
+
+impl Results {
+    /// The tiers that `config` wants, if it wants any, and what makes their keys.
+    ///
+    /// # Errors
+    /// A sentence, when the system gives no thread or no random numbers.
+    pub(crate) fn open(config: &CacheConfig) -> Result<(Option<Self>, Keyer), OpenError> {
+        let secret = match config.secret_bytes() {
+            Some(secret) => secret,
+            None => {
+                let mut secret = [0; 32];
+                getrandom::fill(&mut secret).map_err(|error| OpenError(error.to_string()))?;
+                secret
+            }
+        };
+        let keyer = Keyer::new(secret);
+        if !config.enabled {
+            return Ok((None, keyer));
+        }
+        let cache = Cache::new(volley_cache::CacheConfig {
+            capacity_bytes: config.capacity_bytes,
+            time_to_live: Some(config.time_to_live),
+            // Entries of one busy moment do not all expire in another.
+            ttl_jitter: config.time_to_live / 10,
+        });
+        let shared = match config.redis.settings() {
+            None => None,
+            Some(Err((field, problem))) => return Err(OpenError(format!("cache.redis.{field}: {problem}"))),
+            Some(Ok(settings)) => {
+                let started = Shared::start(&settings, &keyer, cache.coherence().clone());
+                Some(started.map_err(|error| OpenError(format!("the shared cache has no thread: {error}")))?)
+            }
+        };
+        Ok((Some(Self { cache, shared, keyer: keyer.clone() }), keyer))
+    }
+
+    /// What results of this variant of a model belong to.
+    pub(crate) fn domain(&self, model: &str, version: &str, tags: &[&str]) -> Domain {
+        self.cache.domain(model, version, tags)
+    }
+
+    /// What is in memory, or who computes it.
+    pub(crate) fn lookup(&self, key: Key, domain: &Domain, rank: Rank) -> Lookup<ApiError> {
+        self.cache.lookup(key, domain, rank)
+    }
+
+    /// What others have computed; nobody has to wait for it.
+    pub(crate) fn fetch(&self, key: Key, domain: &Domain) -> Option<Fetch> {
+        self.shared.as_ref().map(|shared| shared.fetch(key, domain))
+    }
+
+    /// Gives others what was computed here.
+    pub(crate) fn share(&self, key: Key, born: Stamp, outputs: bytes::Bytes) {
+        if let Some(shared) = &self.shared {
+            shared.store(key, born, outputs);
+        }
+    }
+
+    /// Forgets what `scope` holds, here before this returns. The future tells whether the other replicas are sure to hear of
+    /// it; nothing if there are none to tell.
+    pub(crate) fn invalidate(&self, scope: Scope) -> impl Future<Output = Option<Reached>> + Send + 'static {
+        let told = match &self.shared {
+            Some(shared) => Some(shared.invalidate(scope)),
+            None => {
+                self.cache.invalidate(scope);
+                None
+            }
+        };
+        async {
+            match told {
+                Some(told) => Some(told.await),
+                None => None,
+            }
+        }
+    }
+
+    /// Opens a snapshot; iterating takes its results into memory.
+    ///
+    /// # Errors
+    /// Why nothing can be taken from it.
+    pub(crate) fn restore(&self, path: &Path) -> Result<Restore, RestoreError> {
+        self.cache.restore(&self.keyer, path)
+    }
+
+    /// Writes what was asked for most to a snapshot.
+    ///
+    /// # Errors
+    /// When the file cannot be written; one that was there stays.
+    pub(crate) fn save(&self, path: &Path, max_bytes: u64) -> io::Result<Saved> {
+        self.cache.save(&self.keyer, path, max_bytes)
+    }
+
+    /// Writes what waits to be shared, for as long as `within`; how many results were not written.
+    pub(crate) async fn close(&self, within: Duration) -> usize {
+        match &self.shared {
+            Some(shared) => shared.close(within).await,
+            None => 0,
+        }
+    }
+
+    /// What the tier in memory has counted.
+    pub(crate) fn reading(&self) -> CacheReading {
+        let stats = self.cache.stats();
+        CacheReading {
+            hits: stats.hits,
+            misses: stats.misses,
+            shared: stats.shared,
+            stale: stats.stale,
+            cut_off: stats.cut_off,
+            invalidations: stats.invalidations,
+            evictions: stats.evictions,
+            expirations: stats.expirations,
+            entries: stats.entries,
+            bytes: stats.bytes,
+        }
+    }
+
+    /// What the shared tier has counted, if there is one.
+    pub(crate) fn shared_reading(&self) -> Option<SharedCacheReading> {
+        let stats: SharedStats = self.shared.as_ref()?.stats();
+        let open = |state| state == BreakerState::Open;
+        Some(SharedCacheReading {
+            hits: stats.hits,
+            misses: stats.misses,
+            stale: stats.stale,
+            failures: [stats.corrupt, stats.timeouts, stats.errors, stats.skipped],
+            answered: (stats.answered, u64::try_from(stats.answered_in.as_micros()).unwrap_or(u64::MAX)),
+            writes: [stats.written, stats.dropped, stats.refused],
+            queued: stats.queued as u64,
+            pending_invalidations: stats.pending_invalidations as u64,
+            breakers_open: [open(stats.lookup_breaker), open(stats.write_breaker)],
+            connected: stats.connected,
+            confirmed_ago: stats.confirmed.map(|ago| ago.as_secs_f64()),
+        })
+    }
+}
+
+/// Waits for a result from wherever it comes first. What is found elsewhere ends the computation; where that fails, what
+/// is found may still save the request.
+pub(crate) async fn first<T>(
+    fetch: Option<Fetch>,
+    computation: impl Future<Output = Result<T, ApiError>>,
+) -> Result<First<T>, ApiError> {
+    let Some(mut fetch) = fetch else { return computation.await.map(First::Computed) };
+    tokio::pin!(computation);
+    tokio::select! {
+        biased;
+        found = &mut fetch => match found {
+            Some(found) => Ok(First::Found(found)),
+            None => computation.await.map(First::Computed),
+        },
+        result = &mut computation => match result {
+            Ok(computed) => Ok(First::Computed(computed)),
+            Err(error) => fetch.await.map(First::Found).ok_or(error),
+        },
+    }
+}
+
+/// Where a result came from first.
+#[derive(Debug)]
+pub(crate) enum First<T> {
+    /// From here.
+    Computed(T),
+    /// From another replica, or an earlier life of this one.
+    Found(Found),
+}
+
+/// Why results cannot be kept.
+#[derive(Debug)]
+pub(crate) struct OpenError(String);
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for OpenError {}

@@ -1,0 +1,101 @@
+//! Begins with the results that the last life of this server was asked for most, and leaves some for the next.
+
+use std::io;
+use std::path::Path;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use volley_cache::RestoreError;
+
+use crate::config::SnapshotConfig;
+use crate::low_priority;
+use crate::results::Results;
+
+/// Between two words on how far it has come.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
+
+/// The thread that reads the snapshot and writes the next ones. It works at low priority.
+#[derive(Debug)]
+pub(crate) struct Warming {
+    thread: JoinHandle<()>,
+    /// Dropped, it asks for the last snapshot.
+    leaving: Sender<()>,
+}
+
+impl Warming {
+    /// Starts to read the snapshot that `config` names, if it names one. Returns when all of it is read, or it has held up the
+    /// server for as long as it may.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub(crate) fn start(config: &SnapshotConfig, results: &Results) -> io::Result<Option<Self>> {
+        let Some(path) = config.path.clone() else { return Ok(None) };
+        let (leaving, leaves) = mpsc::channel();
+        let (restored, is_restored) = mpsc::channel();
+        let (results, interval, max_bytes) = (results.clone(), config.interval, config.max_bytes);
+        let thread = thread::Builder::new().name("volley-snapshot".into()).spawn(move || {
+            low_priority::step_back();
+            restore(&results, &path);
+            let _ = restored.send(());
+            keep_saving(&results, &path, interval, max_bytes, &leaves);
+        })?;
+        let _ = is_restored.recv_timeout(config.hold_ready);
+        Ok(Some(Self { thread, leaving }))
+    }
+
+    /// Writes the last snapshot, and ends.
+    pub(crate) fn finish(self) {
+        drop(self.leaving);
+        let _ = self.thread.join();
+    }
+}
+
+fn restore(results: &Results, path: &Path) {
+    let restore = match results.restore(path) {
+        Ok(restore) => restore,
+        // The first start.
+        Err(RestoreError::Io(error)) if error.kind() == io::ErrorKind::NotFound => return,
+        Err(error) => {
+            tracing::warn!(path = %path.display(), %error, "no results were taken from the snapshot");
+            return;
+        }
+    };
+    let started = Instant::now();
+    let mut told = started;
+    let mut last = None;
+    for progress in restore {
+        last = Some(progress);
+        if told.elapsed() >= PROGRESS_INTERVAL {
+            told = Instant::now();
+            tracing::info!(taken = progress.taken, of = progress.total, "results are taken from the snapshot");
+        }
+        // Others may have something to do.
+        thread::yield_now();
+    }
+    let progress = last.unwrap_or_default();
+    tracing::info!(
+        path = %path.display(),
+        taken = progress.taken,
+        left_out = progress.left_out,
+        damaged = progress.damaged,
+        of = progress.total,
+        after_ms = started.elapsed().as_millis() as u64,
+        "results were taken from the snapshot"
+    );
+}
+
+fn keep_saving(results: &Results, path: &Path, interval: Duration, max_bytes: u64, leaves: &Receiver<()>) {
+    loop {
+        let leaving = leaves.recv_timeout(interval) != Err(RecvTimeoutError::Timeout);
+        match results.save(path, max_bytes) {
+            Ok(saved) => {
+                tracing::debug!(path = %path.display(), entries = saved.entries, bytes = saved.bytes, "a snapshot was written");
+            }
+            Err(error) => tracing::warn!(path = %path.display(), %error, "no snapshot could be written"),
+        }
+        if leaving {
+            return;
+        }
+    }
+}
