@@ -47,6 +47,8 @@ pub struct ServerProcess {
     pub grpc: SocketAddr,
     /// Where `/metrics` is.
     pub metrics: SocketAddr,
+    /// Where operators are answered.
+    pub admin: SocketAddr,
     /// From the start of the process to its word that it is ready.
     pub ready_after: Duration,
 }
@@ -59,7 +61,8 @@ impl ServerProcess {
     pub fn start(core: Option<usize>, settings: &[(&str, &str)]) -> Result<Self, Box<dyn Error>> {
         let program = programs()?.join("volley-server");
         let mut command = core.map_or_else(|| Command::new(&program), |core| pinned(core, &program));
-        command.args(["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0", "--log-format", "json"]);
+        command.args(["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0", "--admin-port", "0"]);
+        command.args(["--log-format", "json"]);
         let started = Instant::now();
         let mut child = command.envs(settings.iter().copied()).stderr(Stdio::piped()).spawn()?;
         let mut log = BufReader::new(child.stderr.take().ok_or("stderr is piped")?);
@@ -76,11 +79,11 @@ impl ServerProcess {
         };
         let ready_after = started.elapsed();
         let address = |field: &str| ready[field].as_str().ok_or("the ready line names its addresses");
-        let (http, grpc, metrics) =
-            (address("http")?.parse()?, address("grpc")?.parse()?, address("metrics")?.parse()?);
+        let (http, grpc) = (address("http")?.parse()?, address("grpc")?.parse()?);
+        let (metrics, admin) = (address("metrics")?.parse()?, address("admin")?.parse()?);
         // Read to its end, so that the server never waits for room in the pipe.
         std::thread::spawn(move || std::io::copy(&mut log.by_ref(), &mut std::io::sink()));
-        Ok(Self { child, http, grpc, metrics, ready_after })
+        Ok(Self { child, http, grpc, metrics, admin, ready_after })
     }
 
     /// The process's id.

@@ -19,7 +19,8 @@ class Server:
     def __init__(self, **settings):
         program = TARGET / os.environ.get("VOLLEY_TEST_PROFILE", "debug") / "volley-server"
         self._process = subprocess.Popen(
-            [program, "--http-port", "0", "--grpc-port", "0", "--metrics-port", "0", "--log-format", "json"],
+            [program, "--http-port", "0", "--grpc-port", "0", "--metrics-port", "0", "--admin-port", "0",
+             "--log-format", "json"],
             env=os.environ | settings, stderr=subprocess.PIPE, text=True, cwd=ROOT,
         )
         seen = []

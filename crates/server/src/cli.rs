@@ -15,15 +15,19 @@ use volley_server::{ConfigError, Override, Settings};
     version,
     after_help = "EXAMPLES\n  \
         volley-server\n  \
-        volley-server --model-repository /srv/models --host 0.0.0.0\n  \
+        volley-server --model-repository /srv/models --host 0.0.0.0   (see ADDRESSES)\n  \
         VOLLEY_HTTP__PORT=9000 volley-server --config volley.toml\n  \
         volley-server config check --config volley.toml --profile production\n\n\
         CONFIGURATION\n  \
         Defaults, then the profile, then the file (./volley.toml if there is one), then environment\n  \
         variables named VOLLEY_<SECTION>__<FIELD>, then these options. `volley-server config reference`\n  \
         describes all settings.\n\n\
+        ADDRESSES\n  \
+        Whoever is on this machine may do everything. For others to be answered, name callers (`volley-server\n  \
+        key new NAME` prints a key and what to write), or set VOLLEY_SECURITY__ALLOW_ANONYMOUS=true.\n\n\
         SIGNALS\n  \
-        SIGTERM and SIGINT: stop accepting, answer everything accepted, end."
+        SIGTERM and SIGINT: stop accepting, answer everything accepted, end.\n  \
+        SIGHUP: read the configuration file and the certificates again (changed files are read by themselves)."
 )]
 pub(crate) struct Cli {
     #[command(flatten)]
@@ -38,6 +42,28 @@ pub(crate) enum Command {
     /// Check, show or describe the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Make API keys.
+    #[command(subcommand)]
+    Key(KeyCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeyCommand {
+    /// Print a new key, once, and what to write into the configuration for it.
+    New {
+        /// The caller's name: letters, digits, `-` and `_`.
+        #[arg(value_parser = caller_name)]
+        name: String,
+    },
+}
+
+fn caller_name(text: &str) -> Result<String, String> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    if !text.is_empty() && text.chars().all(fits) {
+        Ok(text.into())
+    } else {
+        Err("expected letters, digits, - and _".into())
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -76,6 +102,9 @@ pub(crate) struct Options {
     /// Port for /metrics; 0 takes a free one [default: 8002].
     #[arg(long, global = true, value_name = "PORT")]
     metrics_port: Option<String>,
+    /// Port for operators; 0 takes a free one [default: 8003].
+    #[arg(long, global = true, value_name = "PORT")]
+    admin_port: Option<String>,
     /// Threads that run batches [default: one for each core].
     #[arg(long, global = true, value_name = "COUNT")]
     workers: Option<String>,
@@ -106,6 +135,7 @@ impl Options {
             ("--http-port", "http.port", &self.http_port),
             ("--grpc-port", "grpc.port", &self.grpc_port),
             ("--metrics-port", "metrics.port", &self.metrics_port),
+            ("--admin-port", "admin.port", &self.admin_port),
             ("--workers", "runtime.workers", &self.workers),
             ("--log-format", "log.format", &self.log_format),
             ("--log", "log.filter", &self.log),

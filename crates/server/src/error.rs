@@ -29,6 +29,18 @@ pub(crate) enum Cause {
     UnsupportedEncoding,
     /// The body is larger than allowed.
     TooLarge,
+    /// The body did not arrive in time.
+    TooSlow,
+    /// Nobody knows who asks.
+    Unauthenticated,
+    /// Who asks may not.
+    Forbidden,
+    /// Who asks does so too often; it may again after this long.
+    TooOften(Duration),
+    /// As many of the caller's requests wait as may.
+    QuotaExceeded,
+    /// What is asked for does not go with what is there.
+    Conflict,
     /// What the request names does not exist.
     NotFound,
     /// The route does not answer this method.
@@ -48,6 +60,14 @@ pub(crate) enum Cause {
     /// The server is at fault in some other way.
     Internal,
 }
+
+impl fmt::Display for ApiError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for ApiError {}
 
 impl ApiError {
     /// An error with a message. Of one that is too long the middle is left out: its beginning names the field, its end
@@ -101,6 +121,11 @@ impl ApiError {
             Cause::Invalid => StatusCode::BAD_REQUEST,
             Cause::UnsupportedEncoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Cause::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Cause::TooSlow => StatusCode::REQUEST_TIMEOUT,
+            Cause::Unauthenticated => StatusCode::UNAUTHORIZED,
+            Cause::Forbidden => StatusCode::FORBIDDEN,
+            Cause::TooOften(_) | Cause::QuotaExceeded => StatusCode::TOO_MANY_REQUESTS,
+            Cause::Conflict => StatusCode::CONFLICT,
             Cause::NotFound => StatusCode::NOT_FOUND,
             Cause::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Cause::QueueFull | Cause::ShuttingDown | Cause::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
@@ -112,8 +137,10 @@ impl ApiError {
     /// How long the caller should stay away, for overload.
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         match self.cause {
-            Cause::QueueFull | Cause::ShuttingDown | Cause::Unavailable => Some(Duration::from_secs(1)),
-            Cause::DeadlineUnmeetable(wait) => Some(wait),
+            Cause::QueueFull | Cause::QuotaExceeded | Cause::ShuttingDown | Cause::Unavailable => {
+                Some(Duration::from_secs(1))
+            }
+            Cause::DeadlineUnmeetable(wait) | Cause::TooOften(wait) => Some(wait),
             _ => None,
         }
     }
@@ -121,7 +148,7 @@ impl ApiError {
     /// How a request that reached its model is counted.
     pub(crate) fn failure(&self) -> Failure {
         match self.cause {
-            Cause::QueueFull => Failure::QueueFull,
+            Cause::QueueFull | Cause::QuotaExceeded => Failure::QueueFull,
             Cause::ShuttingDown => Failure::ShuttingDown,
             Cause::Deadline => Failure::DeadlineExceeded,
             Cause::DeadlineUnmeetable(_) => Failure::DeadlineUnmeetable,
@@ -131,6 +158,11 @@ impl ApiError {
             Cause::Invalid
             | Cause::UnsupportedEncoding
             | Cause::TooLarge
+            | Cause::TooSlow
+            | Cause::Unauthenticated
+            | Cause::Forbidden
+            | Cause::TooOften(_)
+            | Cause::Conflict
             | Cause::NotFound
             | Cause::MethodNotAllowed => Failure::InvalidInput,
         }

@@ -1,8 +1,10 @@
 #![doc = include_str!("../README.md")]
 
+mod access;
 mod catalog;
 mod codec;
 mod config;
+mod descriptors;
 mod engine;
 mod error;
 #[cfg(test)]
@@ -10,17 +12,25 @@ mod fuzz;
 mod gauges;
 mod grpc;
 mod http;
+mod key;
 mod low_priority;
 mod pipeline;
 mod protocol;
+mod rate;
+mod reread;
 mod results;
 mod server;
 mod statistics;
+mod tls;
+mod updates;
 mod warming;
+mod watch;
 
 pub use config::{
-    CacheConfig, Change, Config, ConfigError, CutOff, GrpcConfig, HttpConfig, LogConfig, LogFormat, MetricsConfig,
-    Override, Profile, RedisConfig, RuntimeConfig, SchedulerConfig, Settings, ShutdownConfig, SnapshotConfig, changes,
-    json_schema, reference, show,
+    AdminConfig, CacheConfig, CallerConfig, Change, Config, ConfigError, CutOff, GrpcConfig, HttpConfig, LimitsConfig,
+    LogConfig, LogFormat, MetricsConfig, Override, Profile, RedisConfig, RuntimeConfig, SchedulerConfig, Scope,
+    SecurityConfig, Settings, ShutdownConfig, SnapshotConfig, TlsConfig, changes, json_schema, reference, show,
 };
+pub use key::NewKey;
+pub use reread::Reread;
 pub use server::{Server, StartError};

@@ -6,9 +6,9 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
-use cli::{Cli, Command, ConfigCommand};
+use cli::{Cli, Command, ConfigCommand, KeyCommand};
 use tokio::signal::unix::{SignalKind, signal};
-use volley_server::{Server, Settings, json_schema, reference, show};
+use volley_server::{NewKey, Server, Settings, json_schema, reference, show};
 
 fn main() -> ExitCode {
     match run(&Cli::parse()) {
@@ -25,6 +25,7 @@ fn run(cli: &Cli) -> Result<(), String> {
     let settings = || cli.options.settings().map_err(|error| error.to_string());
     match &cli.command {
         None => serve(settings()?),
+        Some(Command::Key(KeyCommand::New { name })) => print(&new_key(name)?),
         Some(Command::Config(ConfigCommand::Check)) => {
             settings().and_then(|settings| print(&format!("right, for the profile {}\n", settings.profile().name())))
         }
@@ -34,24 +35,45 @@ fn run(cli: &Cli) -> Result<(), String> {
     }
 }
 
+/// A key, and what to write into the configuration for it.
+fn new_key(name: &str) -> Result<String, String> {
+    let key = NewKey::make().map_err(|error| format!("no random numbers: {error}"))?;
+    Ok(format!(
+        "# Shown this once. Callers send it as `Authorization: Bearer KEY` or `x-api-key: KEY`:\n# {}\n\n\
+         [security.callers.{name}]\nkeys = [\"{}\"]\nscopes = [\"infer\"]   # \"observe\" and \"admin\" as well, if it may\n",
+        key.secret(),
+        key.digest()
+    ))
+}
+
 fn print(text: &str) -> Result<(), String> {
     io::stdout().write_all(text.as_bytes()).map_err(|error| error.to_string())
 }
 
 fn serve(settings: Settings) -> Result<(), String> {
-    let _log = settings.config().log.start()?;
+    let log = settings.config().log.start()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
     runtime.block_on(async {
         // Registered before the models load, so that a signal during start-up is not lost.
         let mut terminate = signal(SignalKind::terminate()).map_err(|e| e.to_string())?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(|e| e.to_string())?;
-        let server = Server::start(settings).map_err(|e| e.to_string())?;
+        let mut hangup = signal(SignalKind::hangup()).map_err(|e| e.to_string())?;
+        let server = Server::start(settings, Some(log)).map_err(|e| e.to_string())?;
+        let reread = server.reread();
+        let rereading = async {
+            while hangup.recv().await.is_some() {
+                reread.by_signal().await;
+            }
+        };
         let stop = async move {
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
             }
         };
-        server.run_until(stop).await.map_err(|e| e.to_string())
+        tokio::select! {
+            left = server.run_until(stop) => left.map_err(|e| e.to_string()),
+            () = rereading => unreachable!("signals come for as long as the process lives"),
+        }
     })
 }

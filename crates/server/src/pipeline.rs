@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::time::timeout_at;
 use volley_cache::{Followed, Key, Lead, Lookup, Rank};
 use volley_gpu_runtime::Outputs;
-use volley_scheduler::{Failure, Handoff, Outcome, Priority, Request, SubmitError, Ticket};
+use volley_scheduler::{Failure, Handoff, Outcome, Priority, Request, SubmitError, TenantId, Ticket};
 use volley_telemetry::{EdgeMetrics, Lane};
 
 use crate::catalog::{Catalog, Kept, Selection, ServedVariant};
@@ -35,6 +35,8 @@ pub(crate) struct Call<'a> {
     pub model: &'a str,
     /// The version it names, if it does.
     pub version: Option<&'a str>,
+    /// Who asks, as the scheduler knows them, if they have a name.
+    pub tenant: Option<TenantId>,
     /// When the request's head was read: deadlines and latency count from here.
     pub arrival: Instant,
     /// How long its caller waits, where the protocol says so beside the request's own parameter.
@@ -112,7 +114,7 @@ impl Pipeline {
         let variant = self.catalog.find(call.model, selection).inspect_err(|error| self.rejected(error))?;
         let lane = lane(urgency.priority);
         let unanswered = Unanswered(Some((&variant, lane)));
-        let result = self.answer(handoff, &variant, unbound, urgency, use_cache).await;
+        let result = self.answer(handoff, call.tenant, &variant, unbound, urgency, use_cache).await;
         unanswered.ended();
         let took = call.arrival.elapsed();
         match &result {
@@ -137,6 +139,7 @@ impl Pipeline {
     async fn answer(
         &self,
         handoff: &Handoff,
+        tenant: Option<TenantId>,
         variant: &Arc<ServedVariant>,
         unbound: impl Unbound,
         urgency: Urgency,
@@ -144,7 +147,7 @@ impl Pipeline {
     ) -> Result<(InferRequest, Computed), ApiError> {
         let interface = variant.interface(unbound.parameters().wants_uncertainty());
         let request = unbound.bind(interface)?;
-        let errand = Errand { variant, request: &request, urgency, handoff };
+        let errand = Errand { variant, request: &request, urgency, tenant, handoff };
         let computed = match (&self.results, &variant.kept) {
             (Some(results), Some(kept)) if use_cache && kept.admission().admits() => {
                 self.cached(results, kept, errand).await?
@@ -251,7 +254,7 @@ impl Pipeline {
     }
 
     fn submit(&self, errand: Errand<'_>, attempt: Attempt) -> Result<Ticket<JobResult>, ApiError> {
-        let Errand { variant, request, urgency, handoff } = errand;
+        let Errand { variant, request, urgency, tenant, handoff } = errand;
         if variant.is_out() {
             let ServedVariant { model_name, version, variant, .. } = &**variant;
             let message = format!(
@@ -266,6 +269,9 @@ impl Pipeline {
         let job = Job { variant: Arc::clone(variant), inputs: Arc::clone(&request.inputs), rows: request.rows };
         let rows = job.rows.try_into().expect("a request that was checked has rows");
         let mut submission = Request::new(group, job).priority(urgency.priority).rows(rows).handoff(handoff);
+        if let Some(tenant) = tenant {
+            submission = submission.tenant(tenant);
+        }
         if let Some(deadline) = urgency.deadline {
             submission = submission.deadline(deadline);
         }
@@ -279,6 +285,7 @@ struct Errand<'a> {
     variant: &'a Arc<ServedVariant>,
     request: &'a InferRequest,
     urgency: Urgency,
+    tenant: Option<TenantId>,
     handoff: &'a Handoff,
 }
 
@@ -370,6 +377,7 @@ pub(crate) fn lane(priority: Priority) -> Lane {
 fn refusal<T>(refused: &SubmitError<T>) -> ApiError {
     match refused {
         SubmitError::Full(_) => ApiError::new(Cause::QueueFull, refused.to_string()),
+        SubmitError::QuotaExceeded(_) => ApiError::new(Cause::QuotaExceeded, refused.to_string()),
         SubmitError::Closed(_) => ApiError::shutting_down(),
         SubmitError::DeadlinePassed(_) => ApiError::deadline(),
         SubmitError::DeadlineUnmeetable(_, wait) => ApiError::unmeetable(*wait),

@@ -8,18 +8,25 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use volley_gpu_runtime::{Library, ModelOptions, ProviderPreference};
 use volley_scheduler::Scheduler;
+use volley_telemetry::logs::Filter;
 use volley_telemetry::{EdgeMetrics, Exporter, UPKEEP_INTERVAL};
 
+use crate::access::Tenants;
 use crate::catalog::{Catalog, Loader, repository_path};
-use crate::config::{RuntimeConfig, Settings};
+use crate::config::{Config, RuntimeConfig, Settings};
+use crate::descriptors;
 use crate::engine::{DeviceScheduler, Pinning, Workers};
 use crate::gauges::Gauges;
-use crate::http::{Edge, IoThreads, Phase, serve_metrics};
+use crate::http::{Edge, Gate, IoThreads, Phase, serve_admin, serve_metrics};
 use crate::pipeline::Pipeline;
+use crate::reread::Reread;
 use crate::results::Results;
+use crate::tls::Tls;
+use crate::updates::Updates;
 use crate::warming::Warming;
 
 /// Longest time to write the last results to Redis in, after everything was answered.
@@ -28,7 +35,7 @@ const LAST_WRITES: Duration = Duration::from_secs(1);
 /// A running server. It serves until [`Server::shut_down`].
 #[derive(Debug)]
 pub struct Server {
-    settings: Settings,
+    config: Arc<Config>,
     http_address: SocketAddr,
     grpc_address: SocketAddr,
     metrics_address: SocketAddr,
@@ -37,25 +44,38 @@ pub struct Server {
     workers: Workers,
     scheduler: DeviceScheduler,
     metrics_listener: TcpListener,
+    admin_listener: TcpListener,
+    admin_address: SocketAddr,
+    edge: Arc<Edge>,
+    updates: Arc<Updates>,
+    tls: Vec<Arc<Tls>>,
     gauges: Arc<Gauges>,
     results: Option<Results>,
     warming: Option<Warming>,
 }
 
 impl Server {
-    /// Loads the models, warms them up, and starts to serve. When this returns, the server is ready.
+    /// Loads the models, warms them up, and starts to serve. When this returns, the server is ready. `log` is what changes
+    /// the process's log filter, from [`LogConfig::start`](crate::LogConfig::start); without it `log.filter` changes nothing.
     ///
     /// # Errors
-    /// [`StartError`] says what could not be had: a port, the ONNX Runtime library, a model.
-    pub fn start(settings: Settings) -> Result<Self, StartError> {
+    /// [`StartError`] says what could not be had: a port, a certificate, the ONNX Runtime library, a model.
+    pub fn start(settings: Settings, log: Option<Filter>) -> Result<Self, StartError> {
         let config = Arc::clone(settings.config());
         let started = Instant::now();
         // Ports first: they are what most often goes wrong, and cost nothing to find out.
         let http_listener = bind("http", config.http.host, config.http.port)?;
         let grpc_listener = bind("grpc", config.grpc.host, config.grpc.port)?;
         let metrics_listener = bind("metrics", config.metrics.host, config.metrics.port)?;
+        let admin_listener = bind("admin", config.admin.host, config.admin.port)?;
         let (http_address, grpc_address) = (local(&http_listener)?, local(&grpc_listener)?);
-        let metrics_address = local(&metrics_listener)?;
+        let (metrics_address, admin_address) = (local(&metrics_listener)?, local(&admin_listener)?);
+        let tls = Tls::open(&config.tls, b"http/1.1").map_err(StartError::other)?;
+        let grpc_tls = Tls::open(&config.tls, b"h2").map_err(StartError::other)?;
+        let connections = config.limits.connections.get() as u64;
+        if let Some(files) = descriptors::raise_limit().filter(|&files| files < connections) {
+            tracing::warn!(files, connections, "the system allows fewer open files than limits.connections");
+        }
         let exporter = Exporter::install().map_err(StartError::other)?;
 
         let library = Library::load(config.runtime.library.as_deref()).map_err(StartError::other)?;
@@ -71,7 +91,7 @@ impl Server {
         let (results, keyer) = Results::open(&config.cache).map_err(StartError::other)?;
         let loader = Loader {
             repository: repository_path(config.model_repository.as_deref()).map_err(StartError)?,
-            configured: config.models.clone(),
+            configured: ArcSwap::from_pointee(config.models.clone()),
             options: model_options(&config.runtime).map_err(StartError)?,
             library,
             scheduler: scheduler.clone(),
@@ -87,6 +107,8 @@ impl Server {
         };
         let workers = Workers::start(&scheduler, workers, &catalog, pinning, config.runtime.run_limit);
 
+        let tenants = Tenants::of(scheduler.clone());
+        let updates = Arc::new(Updates::new(settings, tenants, Arc::clone(&catalog), log));
         let pipeline = Arc::new(Pipeline {
             catalog,
             scheduler: scheduler.clone(),
@@ -95,24 +117,23 @@ impl Server {
         });
         let gauges = Arc::new(Gauges::register(exporter, Arc::clone(&pipeline), config.runtime.device));
         let (phase, phase_seen) = watch::channel(Phase::Serving);
-        let edge = Edge {
-            pipeline: Arc::clone(&pipeline),
-            max_body_bytes: config.http.max_body_bytes.get(),
-            phase: phase_seen,
-        };
+        let gate = Arc::new(Gate::new(updates.in_force(), tls.clone()));
+        let grpc_gate = Arc::new(gate.beside(grpc_tls.clone()));
+        let edge = Arc::new(Edge { pipeline, gate, grpc_gate, phase: phase_seen });
         let io_count = config.http.threads.map_or((cores / 8).max(1), NonZeroUsize::get);
-        let io = IoThreads::start(io_count, &http_listener, &grpc_listener, &Arc::new(edge))
+        let io = IoThreads::start(io_count, &http_listener, &grpc_listener, &edge)
             .map_err(|error| StartError(format!("the HTTP threads could not be started: {error}")))?;
         tracing::info!(
             http = %http_address,
             grpc = %grpc_address,
             metrics = %metrics_address,
+            admin = %admin_address,
             workers = worker_count,
             startup_ms = started.elapsed().as_millis() as u64,
             "ready"
         );
         Ok(Self {
-            settings,
+            config,
             http_address,
             grpc_address,
             metrics_address,
@@ -121,6 +142,11 @@ impl Server {
             workers,
             scheduler,
             metrics_listener,
+            admin_listener,
+            admin_address,
+            edge,
+            updates,
+            tls: tls.into_iter().chain(grpc_tls).collect(),
             gauges,
             results,
             warming,
@@ -145,13 +171,29 @@ impl Server {
         self.metrics_address
     }
 
-    /// Answers `/metrics` and keeps gauges up to date until `stop` completes; then leaves as [`Server::shut_down`] does.
+    /// Where operators are answered.
+    #[must_use]
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin_address
+    }
+
+    /// What reads the configuration and the certificates again.
+    #[must_use]
+    pub fn reread(&self) -> Reread {
+        Reread::of(Arc::clone(&self.updates), self.tls.clone())
+    }
+
+    /// Answers `/metrics` and operators, watches the configuration's files and keeps gauges up to date until `stop` completes; then leaves as [`Server::shut_down`] does.
     ///
     /// # Errors
     /// When the metrics listener fails, or not everything accepted was answered within the grace period.
     pub async fn run_until(self, stop: impl Future<Output = ()>) -> io::Result<()> {
         let gauges = Arc::clone(&self.gauges);
-        let metrics = serve_metrics(self.metrics_listener.try_clone()?, Arc::clone(&gauges));
+        let gate = Arc::clone(&self.edge.gate);
+        let metrics = serve_metrics(self.metrics_listener.try_clone()?, Arc::clone(&gate), Arc::clone(&gauges));
+        let (edge, updates) = (Arc::clone(&self.edge), Arc::clone(&self.updates));
+        let admin = serve_admin(self.admin_listener.try_clone()?, gate, edge, updates);
+        let reread = self.reread();
         let upkeep = async {
             let mut interval = tokio::time::interval(UPKEEP_INTERVAL);
             loop {
@@ -162,6 +204,8 @@ impl Server {
         let watched = async {
             tokio::select! {
                 result = metrics => result,
+                result = admin => result,
+                () = reread.when_files_change() => Ok(()),
                 () = upkeep => Ok(()),
             }
         };
@@ -194,19 +238,16 @@ impl Server {
     /// When the grace period ended before everything was answered.
     pub fn shut_down(self) -> io::Result<()> {
         let started = Instant::now();
-        let deadline = started + self.settings.config().shutdown.grace;
-        tracing::info!(grace = ?self.settings.config().shutdown.grace, "shutting down");
+        let deadline = started + self.config.shutdown.grace;
+        tracing::info!(grace = ?self.config.shutdown.grace, "shutting down");
         self.phase.send_replace(Phase::Draining);
         // Half of the time at least is left to finish in.
-        thread::sleep(self.settings.config().shutdown.linger.min(self.settings.config().shutdown.grace / 2));
+        thread::sleep(self.config.shutdown.linger.min(self.config.shutdown.grace / 2));
         self.phase.send_replace(Phase::Closing);
         let busy = self.io.join_until(deadline);
         self.scheduler.close();
         if busy > 0 {
-            let text = format!(
-                "requests were still open after the grace period of {:?}",
-                self.settings.config().shutdown.grace
-            );
+            let text = format!("requests were still open after the grace period of {:?}", self.config.shutdown.grace);
             return Err(io::Error::new(io::ErrorKind::TimedOut, text));
         }
         self.workers.join();

@@ -58,6 +58,7 @@ fn each_heavy_dependency_has_one_home() {
         // A bare server of theirs is what Volley is measured against.
         ("tonic", &["volley-server", "volley-examples"]),
         ("hyper", &["volley-server", "volley-validate", "volley-examples"]),
+        ("tokio-rustls", &["volley-server"]),
         ("metrics-exporter-prometheus", &["volley-telemetry"]),
     ];
     for (dependency, allowed) in homes {

@@ -67,7 +67,7 @@ fn ask(connection: &mut Connection, seed: usize) -> Vec<f32> {
 }
 
 fn invalidate(server: &ServerProcess, body: &Value) -> (u16, Value) {
-    let reply = server.connect().send("POST", "/admin/cache/invalidate", &[], body.to_string().as_bytes());
+    let reply = Connection::to(server.admin).send("POST", "/admin/cache/invalidate", &[], body.to_string().as_bytes());
     (reply.status, reply.json())
 }
 

@@ -69,7 +69,7 @@ pub(crate) fn run() -> Result<Coherence, Box<dyn Error>> {
     let mut delays = Vec::new();
     for round in 0..ROUNDS {
         replica.keep(round)?;
-        invalidate(a.http)?;
+        invalidate(a.admin)?;
         let told = Instant::now();
         while replica.serves_kept(round)? {}
         delays.push(told.elapsed().as_secs_f64() * 1e3);
@@ -79,7 +79,7 @@ pub(crate) fn run() -> Result<Coherence, Box<dyn Error>> {
     // Kept, and invalidated elsewhere while nothing is heard here.
     replica.keep(ROUNDS)?;
     proxy.set(Passage::Cut);
-    invalidate(a.http)?;
+    invalidate(a.admin)?;
     let told = Instant::now();
     let mut stale_while_away = Duration::ZERO;
     while told.elapsed() < CUT_OFF {

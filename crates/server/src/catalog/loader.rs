@@ -1,10 +1,12 @@
 //! Makes what is served out of what lies in the repository.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use volley_cache::{KeyHasher, Keyer};
 use volley_gpu_runtime::{
     Ensemble, Instances, Library, LoadError, Model, ModelConfig, ModelFolder, ModelOptions, Repository,
@@ -28,7 +30,7 @@ pub(crate) struct Loader {
     /// The folder of models.
     pub repository: PathBuf,
     /// What the server's configuration says of single models; it goes before what their folders say.
-    pub configured: std::collections::BTreeMap<String, ModelConfig>,
+    pub configured: ArcSwap<BTreeMap<String, ModelConfig>>,
     /// What it says of all.
     pub options: ModelOptions,
     /// ONNX Runtime.
@@ -50,8 +52,16 @@ impl Loader {
     /// [`LoadFailure`] when the folder cannot be read or holds no model, or the configuration speaks of one that is not
     /// there.
     pub(crate) fn names(&self) -> Result<Vec<String>, LoadFailure> {
+        self.names_for(&self.configured.load())
+    }
+
+    /// The same, under a configuration that is not in force.
+    ///
+    /// # Errors
+    /// As for [`names`](Self::names).
+    pub(crate) fn names_for(&self, configured: &BTreeMap<String, ModelConfig>) -> Result<Vec<String>, LoadFailure> {
         let names = Repository::names(&self.repository).map_err(|error| LoadFailure::of_repository(&error))?;
-        if let Some(name) = self.configured.keys().find(|name| !names.contains(name)) {
+        if let Some(name) = configured.keys().find(|name| !names.contains(name)) {
             let path = self.repository.display();
             return Err(LoadFailure::new(
                 "configuration",
@@ -66,7 +76,19 @@ impl Loader {
     /// # Errors
     /// [`LoadFailure`] says what of it cannot be served, and why.
     pub(crate) fn load(&self, name: &str) -> Result<ServedModel, LoadFailure> {
-        let configured = self.configured.get(name).cloned().unwrap_or_default();
+        self.load_for(name, &self.configured.load())
+    }
+
+    /// The same, under a configuration that is not in force.
+    ///
+    /// # Errors
+    /// As for [`load`](Self::load).
+    pub(crate) fn load_for(
+        &self,
+        name: &str,
+        configured: &BTreeMap<String, ModelConfig>,
+    ) -> Result<ServedModel, LoadFailure> {
+        let configured = configured.get(name).cloned().unwrap_or_default();
         let folder = ModelFolder::read(&self.repository.join(name), configured)
             .map_err(|error| LoadFailure::of_repository(&error))?;
         for text in &folder.unused {

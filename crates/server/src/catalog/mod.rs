@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
+use volley_gpu_runtime::ModelConfig;
 use volley_telemetry::{ModelLabels, model_load_failed, model_loaded, model_unloaded};
 
 use crate::error::{ApiError, Cause};
@@ -124,6 +125,31 @@ impl Catalog {
                 Err(ApiError::invalid(format!("failed to load `{model}`"), failure))
             }
         }
+    }
+
+    /// Puts other settings of single models in force: of those that are served, the ones whose settings change are loaded
+    /// anew, and all put in place once all are loaded.
+    ///
+    /// # Errors
+    /// [`ApiError`] with status 400 for a model that does not load so, or is not in the repository, 503 where too many
+    /// loads wait. What was served is served on, as it was.
+    pub(crate) fn reconfigure(&self, configured: BTreeMap<String, ModelConfig>) -> Result<(), ApiError> {
+        let _change = self.begin_change()?;
+        self.loader.names_for(&configured).map_err(|failure| ApiError::invalid("configuration", failure))?;
+        let (before, served) = (self.loader.configured.load_full(), self.served.load_full());
+        let changed = served.keys().filter(|&name| before.get(name) != configured.get(name));
+        let load = |name: &String| match self.loader.load_for(name, &configured) {
+            Ok(model) => Ok((name.clone(), model)),
+            Err(failure) => Err(ApiError::invalid(format!("models.{name}"), failure)),
+        };
+        let loaded = changed.map(load).collect::<Result<Vec<_>, _>>()?;
+        self.loader.configured.store(Arc::new(configured));
+        for (name, model) in loaded {
+            self.failures().remove(&name);
+            self.replace(&name, Some(model));
+            tracing::info!(model = name, "loaded with its new settings");
+        }
+        Ok(())
     }
 
     /// Serves `model` no more. What was asked before is answered. Waits for a load that is under way.

@@ -80,6 +80,8 @@ impl Leaves {
                     self.take(&path, value, locate, problems);
                 }
             }
+            // Nothing is said of anything, except that there is an entry of this name.
+            (Shape::Table(_), Value::Object(_)) if !found.entry => {}
             (shape, value) => {
                 let origin = locate(path);
                 if shape.admits(value) {
@@ -129,6 +131,8 @@ impl Leaves {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Found {
     pub(super) shape: &'static Shape,
+    /// Whether it is one of several of the same shape, with a name of the operator's own.
+    pub(super) entry: bool,
     /// Whether it can change while the server runs.
     pub live: bool,
     /// Whether its value is for nobody's eyes.
@@ -145,19 +149,19 @@ pub(super) struct Missing {
 
 /// The setting at `path`, or the table.
 pub(super) fn find(path: &[String]) -> Result<Found, Missing> {
-    let mut found = Found { shape: root(), live: false, secret: false };
+    let mut found = Found { shape: root(), entry: false, live: false, secret: false };
     for (depth, name) in path.iter().enumerate() {
         found = match found.shape {
             Shape::Table(fields) => match fields.get(name) {
                 Some(Field { shape, live, secret, .. }) => {
-                    Found { shape, live: found.live || *live, secret: found.secret || *secret }
+                    Found { shape, entry: false, live: found.live || *live, secret: found.secret || *secret }
                 }
                 None => {
                     let path = path[..=depth].join(".");
                     return Err(Missing { path, name: name.clone(), known: fields.keys().collect() });
                 }
             },
-            Shape::Named(shape) => Found { shape, ..found },
+            Shape::Named(shape) => Found { shape, entry: true, ..found },
             _ => return Err(Missing { path: path[..=depth].join("."), name: name.clone(), known: Vec::new() }),
         };
     }

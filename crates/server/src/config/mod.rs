@@ -3,6 +3,7 @@
 //! The types here are the one description of it: what is checked, what is shown, the reference page and the JSON Schema
 //! are made from their fields, their defaults and their words. A new setting is a new field.
 
+mod admin;
 mod cache;
 mod change;
 mod duration;
@@ -11,6 +12,7 @@ mod file;
 mod grpc;
 mod http;
 mod leaves;
+mod limits;
 mod log;
 mod metrics;
 mod problem;
@@ -19,11 +21,13 @@ mod redis;
 mod reference;
 mod runtime;
 mod scheduler;
+mod security;
 mod settings;
 mod shape;
 mod show;
 mod shutdown;
 mod snapshot;
+mod tls;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -32,10 +36,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use volley_gpu_runtime::ModelConfig;
 
+pub use admin::AdminConfig;
 pub use cache::CacheConfig;
 pub use change::{Change, changes};
 pub use grpc::GrpcConfig;
 pub use http::HttpConfig;
+pub use limits::LimitsConfig;
 pub use log::{LogConfig, LogFormat};
 pub use metrics::MetricsConfig;
 pub use problem::ConfigError;
@@ -44,10 +50,14 @@ pub use redis::{CutOff, RedisConfig};
 pub use reference::{json_schema, reference};
 pub use runtime::RuntimeConfig;
 pub use scheduler::SchedulerConfig;
+pub use security::{CallerConfig, Scope, SecurityConfig};
+pub(crate) use security::{digest_of_text, is_loopback};
 pub use settings::{Override, Settings};
+pub(crate) use show::described;
 pub use show::show;
 pub use shutdown::ShutdownConfig;
 pub use snapshot::SnapshotConfig;
+pub use tls::TlsConfig;
 
 use problem::Complaints;
 
@@ -67,6 +77,14 @@ pub struct Config {
     pub grpc: GrpcConfig,
     /// The listener that answers `/metrics`.
     pub metrics: MetricsConfig,
+    /// The listener that operators speak to.
+    pub admin: AdminConfig,
+    /// Encryption of what goes over the listeners.
+    pub tls: TlsConfig,
+    /// Who may do what.
+    pub security: SecurityConfig,
+    /// What one caller may take of what is there for all.
+    pub limits: LimitsConfig,
     /// How models are run.
     pub runtime: RuntimeConfig,
     /// How requests wait and are gathered.
@@ -85,6 +103,9 @@ impl Config {
         self.runtime.check(complaints);
         self.cache.check(complaints);
         self.log.check(complaints);
+        self.limits.check(complaints);
+        self.tls.check(complaints);
+        self.security.check(self, complaints);
         for (name, model) in &self.models {
             if let Err(text) = model.check() {
                 complaints.add(format!("models.{name}"), text);

@@ -24,6 +24,27 @@ Each layer goes before those above it:
 
 `volley-server config check` tells everything that is wrong with them, `config show` what they come to and where each was
 said, `config schema` prints a JSON Schema. Times are written with their unit: `\"500us\"`, `\"2ms\"`, `\"1m 30s\"`.
+
+## While the server runs
+
+The file is read again when it changes (within a second or two, a Kubernetes `ConfigMap` that is swapped included) and at
+SIGHUP. The admin listener answers `GET /admin/config`; `PATCH /admin/config` with settings as JSON is a sixth layer, which
+goes before all others and ends with the process (`null` takes a setting back, `PUT` replaces the whole layer):
+
+```sh
+curl -X PATCH http://127.0.0.1:8003/admin/config --data '{\"log\": {\"filter\": \"debug\"}}'
+```
+
+An update is in force as a whole or not at all: where one setting is wrong, can only change with a restart, or belongs to a
+model that does not load with it, nothing is changed, and the answer and the log say why. A request sees one configuration
+from its first byte to its last. Each change is a line of the log, with who made it.
+
+## Who may do what
+
+Whoever is on this machine may do everything, until callers are named. `volley-server key new NAME` prints a key once, and
+the lines for the file, which hold its SHA-256 only. Callers send the key as `Authorization: Bearer KEY` or `x-api-key: KEY`,
+or show a certificate. `/v2/health/live` and `/v2/health/ready` ask nothing. A proxy on this machine makes all its callers
+look as if they were on it: name callers behind one.
 ";
 
 /// The page, in Markdown.
@@ -33,9 +54,9 @@ pub fn reference() -> String {
     let Shape::Table(fields) = root() else { unreachable!("the configuration is a table") };
     let is_section = |field: &Field| matches!(field.shape, Shape::Table(_) | Shape::Named(_));
     let top = fields.iter().filter(|(_, field)| !is_section(field)).map(|(name, field)| (name.clone(), field));
-    table(&mut page, top);
+    table(&mut page, top, false);
     for (name, field) in fields.iter().filter(|(_, field)| is_section(field)) {
-        section(&mut page, name, field);
+        section(&mut page, name, field, field.live);
     }
     page
 }
@@ -59,10 +80,11 @@ pub fn json_schema() -> String {
             serde_json::json!({ "type": "object", "properties": profiles, "additionalProperties": false }),
         );
     }
-    serde_json::to_string_pretty(&schema).expect("a schema can be written") + "\n"
+    format!("{schema:#}\n")
 }
 
-fn section(page: &mut String, name: &str, field: &Field) {
+/// `live` is whether all of it can change while the server runs.
+fn section(page: &mut String, name: &str, field: &Field, live: bool) {
     let (heading, fields) = match &field.shape {
         Shape::Table(fields) => (name.to_owned(), fields),
         Shape::Named(of) => match &**of {
@@ -75,18 +97,18 @@ fn section(page: &mut String, name: &str, field: &Field) {
     let is_section = |field: &Field| matches!(field.shape, Shape::Table(_) | Shape::Named(_));
     let plain: BTreeMap<&String, &Field> = fields.iter().filter(|(_, field)| !is_section(field)).collect();
     if !plain.is_empty() {
-        table(page, plain.into_iter().map(|(name, field)| (name.clone(), field)));
+        table(page, plain.into_iter().map(|(name, field)| (name.clone(), field)), live);
     }
     for (inner, field) in fields.iter().filter(|(_, field)| is_section(field)) {
-        section(page, &format!("{heading}.{inner}"), field);
+        section(page, &format!("{heading}.{inner}"), field, live || field.live);
     }
 }
 
-fn table<'f>(page: &mut String, fields: impl Iterator<Item = (String, &'f Field)>) {
+fn table<'f>(page: &mut String, fields: impl Iterator<Item = (String, &'f Field)>, all_live: bool) {
     page.push_str("\n| setting | default | what it is | at run time |\n|---|---|---|---|\n");
     for (name, field) in fields {
         let default = if field.default.is_null() { "unset".into() } else { format!("`{}`", shown(&field.default)) };
-        let live = if field.live { "yes" } else { "no" };
+        let live = if all_live || field.live { "yes" } else { "no" };
         let expected = field.shape.to_string().replace('|', "\\|");
         let _ = writeln!(page, "| `{name}` | {default} | {} *Expected: {expected}.* | {live} |", field.about);
     }

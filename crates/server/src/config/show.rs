@@ -2,7 +2,10 @@
 
 use std::fmt::Write as _;
 
+use serde_json::{Map, Value, json};
+
 use super::change::masked;
+use super::leaves::find;
 use super::settings::Settings;
 
 /// All settings that have a value, in the form of the file, each with where it was said. Secrets are not shown.
@@ -17,4 +20,16 @@ pub fn show(settings: &Settings) -> String {
         let _ = writeln!(text, "{line:width$}  # {origin}");
     }
     text
+}
+
+/// The same for programs: each setting's value (`null` for a secret), where it was said, and whether it can change while the
+/// server runs.
+pub(crate) fn described(settings: &Settings) -> Value {
+    let entry = |(path, leaf): (&Vec<String>, &super::leaves::Leaf)| {
+        let (secret, live) = find(path).map_or((false, false), |found| (found.secret, found.live));
+        let value = if secret { Value::Null } else { leaf.value.clone() };
+        (path.join("."), json!({ "value": value, "from": leaf.origin.to_string(), "live": live }))
+    };
+    let settings_by_path: Map<String, Value> = settings.leaves.0.iter().map(entry).collect();
+    json!({ "profile": settings.profile().name(), "settings": settings_by_path })
 }

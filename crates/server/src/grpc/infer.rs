@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use futures_util::{Stream, StreamExt, stream};
 use tokio::sync::watch;
 use tonic::{Status, Streaming};
-use volley_scheduler::Handoff;
+use volley_scheduler::{Handoff, TenantId};
 
 use crate::codec::{self, Message, ModelInferRequest, ModelInferResponse};
 use crate::error::ApiError;
@@ -32,6 +32,7 @@ pub(super) struct ModelStreamInferResponse {
 pub(super) async fn infer(
     edge: &Edge,
     handoff: &Handoff,
+    tenant: Option<TenantId>,
     mut request: ModelInferRequest,
     arrival: Instant,
     patience: Option<Duration>,
@@ -41,7 +42,7 @@ pub(super) async fn infer(
     let version = Some(version.as_str()).filter(|version| !version.is_empty());
     let result = async {
         let message = Message::read(request).inspect_err(|error| edge.pipeline.rejected(error))?;
-        edge.pipeline.infer(handoff, Call { model: &model, version, arrival, patience }, message).await
+        edge.pipeline.infer(handoff, Call { model: &model, version, tenant, arrival, patience }, message).await
     };
     match result.await {
         Ok(answer) => Ok(codec::respond(answer.answerer(), &answer.request, &answer.outputs)),
@@ -56,6 +57,7 @@ pub(super) async fn infer(
 pub(super) fn infer_each(
     edge: Arc<Edge>,
     handoff: Handoff,
+    tenant: Option<TenantId>,
     requests: Streaming<ModelInferRequest>,
     opened: Instant,
     patience: Option<Duration>,
@@ -67,7 +69,7 @@ pub(super) fn infer_each(
         async move {
             let request = request?;
             let id = request.id.clone();
-            Ok(match infer(&edge, &handoff, request, arrival, patience).await {
+            Ok(match infer(&edge, &handoff, tenant, request, arrival, patience).await {
                 Ok(response) => {
                     ModelStreamInferResponse { error_message: String::new(), infer_response: Some(response) }
                 }

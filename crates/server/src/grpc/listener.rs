@@ -9,13 +9,13 @@ use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::net::TcpListener;
 use volley_scheduler::Handoff;
 
 use super::service;
-use crate::http::{Edge, Phase};
+use crate::http::{Arrival, Edge, Phase};
 
 /// How long to hold back after the system refused a connection, for want of file descriptors say.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -26,41 +26,58 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// # Errors
 /// When the listener cannot be used.
 pub(crate) async fn serve(listener: std::net::TcpListener, edge: Arc<Edge>, handoff: Handoff) -> io::Result<()> {
+    listener.set_nonblocking(true)?;
     let listener = TcpListener::from_std(listener)?;
     let connections = GracefulShutdown::new();
-    let http = http2::Builder::new(TokioExecutor::new());
     let mut phase = edge.phase.clone();
     loop {
-        let stream = tokio::select! {
+        let accepted = tokio::select! {
             biased;
-            stream = listener.accept() => stream,
+            accepted = listener.accept() => accepted,
             _ = phase.wait_for(|phase| *phase > Phase::Serving) => break,
         };
-        let stream = match stream {
-            Ok((stream, _)) => stream,
+        match accepted {
+            Ok((stream, address)) => {
+                let Some(arrival) = edge.grpc_gate.enter(stream, address) else { continue };
+                tokio::spawn(converse(arrival, Arc::clone(&edge), handoff.clone(), connections.watcher()));
+            }
             Err(error) => {
                 tracing::warn!(%error, "could not accept a connection");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
             }
-        };
-        // Without this, a response can wait 40 ms for the caller's delayed acknowledgement.
-        let _ = stream.set_nodelay(true);
-        let (edge, handoff) = (Arc::clone(&edge), handoff.clone());
-        let service = service_fn(move |request: Request<Incoming>| {
-            let (edge, handoff) = (Arc::clone(&edge), handoff.clone());
-            async move { Ok::<_, Infallible>(service::answer(&edge, &handoff, request).await) }
-        });
-        let connection = connections.watch(http.serve_connection(TokioIo::new(stream), service));
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "a gRPC connection ended early");
-            }
-        });
+        }
     }
     drop(listener);
     // Callers are told to go elsewhere with what they have not sent yet; what they have sent is answered.
     let _ = phase.wait_for(|phase| *phase == Phase::Closing).await;
     connections.shutdown().await;
     Ok(())
+}
+
+async fn converse(arrival: Arrival, edge: Arc<Edge>, handoff: Handoff, watcher: Watcher) {
+    let (stream, peer) = match edge.grpc_gate.secure(arrival).await {
+        Ok(secured) => secured,
+        Err(error) => return tracing::debug!(%error, "a TLS handshake failed"),
+    };
+    let limits = edge.grpc_gate.in_force().config.limits.clone();
+    let mut phase = edge.phase.clone();
+    let spoke = tokio::select! {
+        biased;
+        spoke = tokio::time::timeout(limits.header_time, stream.first_byte()) => spoke,
+        _ = phase.wait_for(|phase| *phase == Phase::Closing) => return,
+    };
+    if !matches!(spoke, Ok(Ok(()))) {
+        return;
+    }
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (edge, handoff, peer) = (Arc::clone(&edge), handoff.clone(), peer.clone());
+        async move { Ok::<_, Infallible>(service::answer(&edge, &handoff, &peer, request).await) }
+    });
+    let mut http = http2::Builder::new(TokioExecutor::new());
+    // A connection whose other end does not answer is closed; one that is only quiet may stay.
+    http.timer(TokioTimer::new()).keep_alive_interval(limits.idle_time).keep_alive_timeout(limits.header_time);
+    http.max_header_list_size(u32::try_from(limits.header_bytes.get()).unwrap_or(u32::MAX));
+    if let Err(error) = watcher.watch(http.serve_connection(TokioIo::new(stream), service)).await {
+        tracing::debug!(%error, "a gRPC connection ended early");
+    }
 }

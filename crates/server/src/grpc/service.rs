@@ -17,9 +17,11 @@ use volley_scheduler::Handoff;
 use super::infer::{infer, infer_each};
 use super::timeout::patience;
 use super::wire::Wire;
+use crate::access::{Need, Peer};
 use crate::codec::ModelInferRequest;
+use crate::config::Scope;
 use crate::error::ApiError;
-use crate::http::Edge;
+use crate::http::{Edge, Visit};
 use crate::protocol::{
     self, HealthCheckRequest, HealthCheckResponse, IndexRequest, LoadRequest, ModelConfig, ModelConfigResponse,
     ModelMetadata, ModelReadyResponse, ModelStatisticsResponse, NamedModel, Nothing, ServerLiveResponse,
@@ -30,62 +32,82 @@ use crate::protocol::{
 const ECHOED: [HeaderName; 2] = [HeaderName::from_static("x-request-id"), HeaderName::from_static("traceparent")];
 
 /// Answers one call, whatever it is.
-pub(super) async fn answer(edge: &Arc<Edge>, handoff: &Handoff, request: Request<Incoming>) -> Response<Body> {
+pub(super) async fn answer(
+    edge: &Arc<Edge>,
+    handoff: &Handoff,
+    peer: &Peer,
+    request: Request<Incoming>,
+) -> Response<Body> {
     let echoed = ECHOED.map(|name| request.headers().get(&name).cloned().map(|value| (name, value)));
-    let mut response = dispatch(edge, handoff, request).await;
+    let mut response = match edge.grpc_gate.admit(need(request.uri().path()), request.headers(), peer) {
+        Ok(visit) => dispatch(edge, visit, handoff, request).await,
+        Err(error) => Status::from(error).into_http(),
+    };
     response.headers_mut().extend(echoed.into_iter().flatten());
     response
 }
 
-async fn dispatch(edge: &Arc<Edge>, handoff: &Handoff, request: Request<Incoming>) -> Response<Body> {
+/// What a method needs its caller to be.
+fn need(path: &str) -> Need {
+    match path.rsplit('/').next().unwrap_or_default() {
+        "ServerLive" | "ServerReady" | "Check" => Need::Nothing,
+        "ModelInfer" | "ModelStreamInfer" => Need::Scope(Scope::Infer),
+        "RepositoryModelLoad" | "RepositoryModelUnload" => Need::Scope(Scope::Admin),
+        _ => Need::Any,
+    }
+}
+
+async fn dispatch(edge: &Arc<Edge>, visit: Visit, handoff: &Handoff, request: Request<Incoming>) -> Response<Body> {
+    let (tenant, limit) = (visit.tenant(), visit.in_force.config.http.max_body_bytes.get());
     let catalog = &edge.pipeline.catalog;
     match request.uri().path() {
         "/inference.GRPCInferenceService/ModelInfer" => {
             let (arrival, patience) = (Instant::now(), patience(request.headers()));
-            unary(edge, request, |asked| infer(edge, handoff, asked, arrival, patience)).await
+            unary(limit, request, |asked| infer(edge, handoff, tenant, asked, arrival, patience)).await
         }
         "/inference.GRPCInferenceService/ModelStreamInfer" => {
             let (opened, patience) = (Instant::now(), patience(request.headers()));
             let answers = service_fn(|asked: tonic::Request<Streaming<ModelInferRequest>>| {
-                let answers = infer_each(Arc::clone(edge), handoff.clone(), asked.into_inner(), opened, patience);
+                let answers =
+                    infer_each(Arc::clone(edge), handoff.clone(), tenant, asked.into_inner(), opened, patience);
                 ready(Ok::<_, Status>(tonic::Response::new(answers)))
             });
-            grpc(edge, request.headers()).streaming(answers, request).await
+            grpc(limit, request.headers()).streaming(answers, request).await
         }
         "/inference.GRPCInferenceService/ServerLive" => {
-            unary(edge, request, |_: Nothing| ready(Ok(ServerLiveResponse { live: true }))).await
+            unary(limit, request, |_: Nothing| ready(Ok(ServerLiveResponse { live: true }))).await
         }
         "/inference.GRPCInferenceService/ServerReady" => {
             let ready = || ready(Ok(ServerReadyResponse { ready: protocol::server_is_ready(edge) }));
-            unary(edge, request, |_: Nothing| ready()).await
+            unary(limit, request, |_: Nothing| ready()).await
         }
         "/inference.GRPCInferenceService/ModelReady" => {
             let is_ready = |model: NamedModel| protocol::model_is_ready(catalog, &model.name, model.version());
-            unary(edge, request, |model| ready(is_ready(model).map(|ready| ModelReadyResponse { ready }))).await
+            unary(limit, request, |model| ready(is_ready(model).map(|ready| ModelReadyResponse { ready }))).await
         }
         "/inference.GRPCInferenceService/ServerMetadata" => {
-            unary(edge, request, |_: Nothing| ready(Ok(ServerMetadata::this()))).await
+            unary(limit, request, |_: Nothing| ready(Ok(ServerMetadata::this()))).await
         }
         "/inference.GRPCInferenceService/ModelMetadata" => {
             let metadata = |model: NamedModel| ModelMetadata::of(catalog, &model.name, model.version());
-            unary(edge, request, |model| ready(metadata(model))).await
+            unary(limit, request, |model| ready(metadata(model))).await
         }
         "/inference.GRPCInferenceService/ModelConfig" => {
             let config = |model: NamedModel| {
                 let config = ModelConfig::of(catalog, &model.name, model.version())?;
                 Ok(ModelConfigResponse { config: Some(config) })
             };
-            unary(edge, request, |model| ready(config(model))).await
+            unary(limit, request, |model| ready(config(model))).await
         }
         "/inference.GRPCInferenceService/ModelStatistics" => {
             let statistics = |asked: NamedModel| {
                 let model = Some(asked.name.as_str()).filter(|name| !name.is_empty());
                 ModelStatisticsResponse::of(catalog, model, asked.version())
             };
-            unary(edge, request, |model| ready(statistics(model))).await
+            unary(limit, request, |model| ready(statistics(model))).await
         }
         "/inference.GRPCInferenceService/RepositoryIndex" => {
-            unary(edge, request, |asked: IndexRequest| ready(Ok(protocol::index(catalog, &asked)))).await
+            unary(limit, request, |asked: IndexRequest| ready(Ok(protocol::index(catalog, &asked)))).await
         }
         "/inference.GRPCInferenceService/RepositoryModelLoad" => {
             let load = async |LoadRequest { model_name, parameters, .. }| {
@@ -93,17 +115,17 @@ async fn dispatch(edge: &Arc<Edge>, handoff: &Handoff, request: Request<Incoming
                     .await
                     .map(|()| Nothing {})
             };
-            unary(edge, request, load).await
+            unary(limit, request, load).await
         }
         "/inference.GRPCInferenceService/RepositoryModelUnload" => {
             let unload = async |UnloadRequest { model_name, .. }| {
                 protocol::unload(catalog, model_name).await.map(|()| Nothing {})
             };
-            unary(edge, request, unload).await
+            unary(limit, request, unload).await
         }
         "/grpc.health.v1.Health/Check" => {
             let status = || if protocol::server_is_ready(edge) { 1 } else { 2 };
-            unary(edge, request, |_: HealthCheckRequest| ready(Ok(HealthCheckResponse { status: status() }))).await
+            unary(limit, request, |_: HealthCheckRequest| ready(Ok(HealthCheckResponse { status: status() }))).await
         }
         path if path.contains("SharedMemory") => {
             Status::unimplemented("shared memory is not offered; send the values").into_http()
@@ -112,8 +134,12 @@ async fn dispatch(edge: &Arc<Edge>, handoff: &Handoff, request: Request<Incoming
     }
 }
 
-/// Reads one message, has it answered, and writes the answer.
-async fn unary<Asked, Answer, F>(edge: &Edge, request: Request<Incoming>, answer: impl Fn(Asked) -> F) -> Response<Body>
+/// Reads one message of at most `limit` bytes, has it answered, and writes the answer.
+async fn unary<Asked, Answer, F>(
+    limit: usize,
+    request: Request<Incoming>,
+    answer: impl Fn(Asked) -> F,
+) -> Response<Body>
 where
     Asked: prost::Message + Default + 'static,
     Answer: prost::Message + 'static,
@@ -123,12 +149,12 @@ where
         let answered = answer(asked.into_inner());
         async { Ok(tonic::Response::new(answered.await?)) }
     });
-    grpc(edge, request.headers()).unary(call, request).await
+    grpc(limit, request.headers()).unary(call, request).await
 }
 
-/// How messages are read and written. Answers are compressed as the request is: a caller that takes compressed answers
+/// How messages, of at most `limit` bytes, are read and written. Answers are compressed as the request is: a caller that takes compressed answers
 /// (they all say so) would rather have them sooner, unless it compresses itself.
-fn grpc<Answer, Asked>(edge: &Edge, headers: &HeaderMap) -> Grpc<Wire<Answer, Asked>>
+fn grpc<Answer, Asked>(limit: usize, headers: &HeaderMap) -> Grpc<Wire<Answer, Asked>>
 where
     Asked: prost::Message + Default + 'static,
     Answer: prost::Message + 'static,
@@ -136,7 +162,7 @@ where
     let grpc = Grpc::new(Wire::new())
         .accept_compressed(CompressionEncoding::Gzip)
         .accept_compressed(CompressionEncoding::Deflate)
-        .max_decoding_message_size(edge.max_body_bytes);
+        .max_decoding_message_size(limit);
     match headers.get("grpc-encoding").map(hyper::header::HeaderValue::as_bytes) {
         Some(b"gzip") => grpc.send_compressed(CompressionEncoding::Gzip),
         Some(b"deflate") => grpc.send_compressed(CompressionEncoding::Deflate),

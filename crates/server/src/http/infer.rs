@@ -4,16 +4,20 @@ use std::borrow::Cow;
 use std::time::Instant;
 
 use axum::body::Body;
-use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, EXPECT, HeaderName, RETRY_AFTER};
+use axum::http::header::{
+    CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, EXPECT, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use axum::http::{HeaderMap, HeaderValue, Method, Request, Response};
 use bytes::Bytes;
 use http_body_util::BodyExt;
-use hyper::body::{Body as _, Incoming};
+use hyper::body::Body as _;
 use percent_encoding::percent_decode_str;
 use volley_scheduler::Handoff;
 use volley_telemetry::RequestId;
 
+use super::body::RequestBody;
 use super::compression::Coding;
+use super::gate::Visit;
 use super::listener::Edge;
 use crate::codec::{self, Encoded, Envelope, Pieces, Prediction};
 use crate::error::{ApiError, Cause};
@@ -68,15 +72,16 @@ impl Target {
 /// Reads the request, has it answered, and writes the response, whatever it is.
 pub(super) async fn answer(
     edge: &Edge,
+    visit: &Visit,
     handoff: &Handoff,
     target: &Target,
-    request: Request<Incoming>,
+    request: Request<RequestBody>,
     arrival: Instant,
 ) -> Response<Body> {
     let id = RequestId::from_caller(request.headers().get(REQUEST_ID).map(HeaderValue::as_bytes));
     let trace = request.headers().get(TRACE).cloned();
     let coding = Coding::accepted(request.headers());
-    let result = infer(edge, handoff, target, request, arrival).await;
+    let result = infer(edge, visit, handoff, target, request, arrival).await;
     let mut response = match result {
         Ok(encoded) => success(encoded, coding),
         Err(error) => {
@@ -97,15 +102,17 @@ pub(super) async fn answer(
 
 async fn infer(
     edge: &Edge,
+    visit: &Visit,
     handoff: &Handoff,
     target: &Target,
-    request: Request<Incoming>,
+    request: Request<RequestBody>,
     arrival: Instant,
 ) -> Result<Encoded, ApiError> {
     let pipeline = &edge.pipeline;
-    let read = read(edge, request).await;
+    let read = read(visit, request).await;
     let (json, binary) = read.inspect_err(|error| pipeline.rejected(error))?;
-    let call = Call { model: &target.model, version: target.version.as_deref(), arrival, patience: None };
+    let (model, version) = (target.model.as_str(), target.version.as_deref());
+    let call = Call { model, version, tenant: visit.tenant(), arrival, patience: None };
     match target.protocol {
         Protocol::V1 => {
             let prediction = Prediction::read(&json).inspect_err(|error| pipeline.rejected(error))?;
@@ -123,13 +130,14 @@ async fn infer(
 }
 
 /// Reads the body: the JSON, and the raw tensors after it.
-async fn read(edge: &Edge, request: Request<Incoming>) -> Result<(Bytes, Pieces), ApiError> {
+async fn read(visit: &Visit, request: Request<RequestBody>) -> Result<(Bytes, Pieces), ApiError> {
     let json_length = json_length(request.headers())?;
     let coding = Coding::of_body(request.headers())?;
     let waits = request.headers().contains_key(EXPECT);
-    let mut body = read_body(request.into_body(), edge.max_body_bytes, waits).await?;
+    let limit = visit.in_force.config.http.max_body_bytes.get();
+    let mut body = read_body(request.into_body(), limit, waits).await?;
     if let Some(coding) = coding {
-        body = coding.inflate(body, edge.max_body_bytes).await?.into();
+        body = coding.inflate(body, limit).await?.into();
     }
     codec::split(body, json_length)
 }
@@ -148,7 +156,7 @@ fn json_length(headers: &HeaderMap) -> Result<Option<usize>, ApiError> {
 
 /// Reads a body of at most `limit` bytes. One that is larger is read on for as much again and thrown away: a caller that
 /// is still sending when the connection closes would never see why. A caller that waits for leave to send sees it.
-async fn read_body(mut body: Incoming, limit: usize, caller_waits: bool) -> Result<Pieces, ApiError> {
+async fn read_body(mut body: RequestBody, limit: usize, caller_waits: bool) -> Result<Pieces, ApiError> {
     let too_large = || {
         let message = format!("body: more than {limit} bytes; send fewer rows, or raise http.max_body_bytes");
         ApiError::new(Cause::TooLarge, message)
@@ -160,8 +168,7 @@ async fn read_body(mut body: Incoming, limit: usize, caller_waits: bool) -> Resu
     let mut pieces = Pieces::default();
     let mut length = 0;
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| ApiError::invalid("body", format!("ended early: {error}")))?;
-        if let Ok(data) = frame.into_data() {
+        if let Ok(data) = frame?.into_data() {
             length += data.len();
             match length {
                 _ if length <= limit => pieces.push(data),
@@ -203,7 +210,14 @@ pub(super) fn failure(error: &ApiError) -> Response<Body> {
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     if let Some(after) = error.retry_after() {
-        headers.insert(RETRY_AFTER, HeaderValue::from(after.as_secs().max(1)));
+        headers.insert(RETRY_AFTER, HeaderValue::from(after.as_secs_f64().ceil().max(1.0) as u64));
+    }
+    if error.cause == Cause::Unauthenticated {
+        headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    // The rest of what is being sent would be taken for the next request.
+    if error.cause == Cause::TooSlow {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
 }

@@ -13,14 +13,19 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::sync::watch;
 use tower::ServiceExt;
 use volley_scheduler::Handoff;
 
-use super::infer::{self, Target};
+use super::body::RequestBody;
+use super::gate::{Arrival, Gate, Stream, Visit};
+use super::infer::{self, Target, failure};
+use super::pace::{Pace, Paced};
 use super::routes;
 use super::yielding::yield_to_workers;
+use crate::access::{Need, Peer};
+use crate::error::Cause;
 use crate::grpc;
 use crate::pipeline::Pipeline;
 
@@ -43,8 +48,10 @@ pub(crate) enum Phase {
 pub(crate) struct Edge {
     /// Answers inference requests.
     pub pipeline: Arc<Pipeline>,
-    /// Largest request body.
-    pub max_body_bytes: usize,
+    /// What connections and requests pass.
+    pub gate: Arc<Gate>,
+    /// The same, for gRPC.
+    pub grpc_gate: Arc<Gate>,
     /// Where the server is in its life.
     pub phase: watch::Receiver<Phase>,
 }
@@ -62,15 +69,13 @@ impl IoThreads {
     /// # Errors
     /// When a listener cannot be shared or a thread cannot be started.
     pub(crate) fn start(count: usize, http: &TcpListener, grpc: &TcpListener, edge: &Arc<Edge>) -> io::Result<Self> {
-        http.set_nonblocking(true)?;
-        grpc.set_nonblocking(true)?;
         let threads = (0..count)
             .map(|index| {
                 let (http, grpc, edge) = (http.try_clone()?, grpc.try_clone()?, Arc::clone(edge));
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
                 thread::Builder::new().name(format!("volley-http-{index}")).spawn(move || {
                     yield_to_workers();
-                    if let Err(error) = runtime.block_on(serve(http, grpc, edge)) {
+                    if let Err(error) = runtime.block_on(serve_inference(http, grpc, edge)) {
                         tracing::error!(%error, "an HTTP thread could not serve");
                     }
                 })
@@ -94,55 +99,134 @@ impl IoThreads {
     }
 }
 
-async fn serve(listener: TcpListener, grpc: TcpListener, edge: Arc<Edge>) -> io::Result<()> {
-    let listener = tokio::net::TcpListener::from_std(listener)?;
+async fn serve_inference(listener: TcpListener, grpc: TcpListener, edge: Arc<Edge>) -> io::Result<()> {
     let handoff = Handoff::new();
     tokio::spawn(handoff.forward());
     let grpc = tokio::spawn(grpc::serve(grpc, Arc::clone(&edge), handoff.clone()));
-    let connections = GracefulShutdown::new();
-    let http = http1::Builder::new();
     let router = routes::router(Arc::clone(&edge));
-    let mut phase = edge.phase.clone();
+    let (gate, phase) = (Arc::clone(&edge.gate), edge.phase.clone());
+    serve(listener, gate, phase, routes::need, move |request, visit, arrival| {
+        let (edge, handoff, router) = (Arc::clone(&edge), handoff.clone(), router.clone());
+        async move {
+            match Target::of(&request) {
+                Some(target) => infer::answer(&edge, &visit, &handoff, &target, request, arrival).await,
+                None => router.oneshot(request.map(Body::new)).await.unwrap_or_else(|never| match never {}),
+            }
+        }
+    })
+    .await?;
+    grpc.await?
+}
+
+/// Serves HTTP on `listener` until `phase` says to leave, and then until every connection is closed. A request is let in by
+/// what it `needs`, and answered by `answer`, which is told when it arrived.
+///
+/// # Errors
+/// When the listener cannot be used.
+pub(super) async fn serve<A, F>(
+    listener: TcpListener,
+    gate: Arc<Gate>,
+    mut phase: watch::Receiver<Phase>,
+    needs: fn(&Request<Incoming>) -> Need,
+    answer: A,
+) -> io::Result<()>
+where
+    A: Fn(Request<RequestBody>, Visit, Instant) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response<Body>> + Send + 'static,
+{
+    listener.set_nonblocking(true)?;
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let connections = GracefulShutdown::new();
     loop {
-        let stream = tokio::select! {
+        let accepted = tokio::select! {
             biased;
-            stream = listener.accept() => stream,
+            accepted = listener.accept() => accepted,
             _ = phase.wait_for(|phase| *phase > Phase::Serving) => break,
         };
-        let stream = match stream {
-            Ok((stream, _)) => stream,
+        match accepted {
+            Ok((stream, address)) => {
+                let Some(arrival) = gate.enter(stream, address) else { continue };
+                let connection =
+                    Connection { gate: Arc::clone(&gate), phase: phase.clone(), needs, answer: answer.clone() };
+                tokio::spawn(connection.serve(arrival, connections.watcher()));
+            }
             Err(error) => {
                 tracing::warn!(%error, "could not accept a connection");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
             }
-        };
-        // Without this, a response can wait 40 ms for the caller's delayed acknowledgement.
-        let _ = stream.set_nodelay(true);
-        let (edge, handoff, router) = (Arc::clone(&edge), handoff.clone(), router.clone());
-        let service = service_fn(move |request: Request<Incoming>| {
-            let (edge, handoff, router) = (Arc::clone(&edge), handoff.clone(), router.clone());
-            async move {
-                let arrival = Instant::now();
-                let mut response: Response<Body> = match Target::of(&request) {
-                    Some(target) => infer::answer(&edge, &handoff, &target, request, arrival).await,
-                    None => router.oneshot(request.map(Body::new)).await.unwrap_or_else(|never| match never {}),
-                };
-                if *edge.phase.borrow() > Phase::Serving {
-                    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-                }
-                Ok::<_, Infallible>(response)
-            }
-        });
-        let connection = connections.watch(http.serve_connection(TokioIo::new(stream), service));
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "a connection ended early");
-            }
-        });
+        }
     }
     drop(listener);
     let _ = phase.wait_for(|phase| *phase == Phase::Closing).await;
     connections.shutdown().await;
-    grpc.await?
+    Ok(())
+}
+
+/// A connection that is to be served.
+struct Connection<A> {
+    gate: Arc<Gate>,
+    phase: watch::Receiver<Phase>,
+    needs: fn(&Request<Incoming>) -> Need,
+    answer: A,
+}
+
+impl<A, F> Connection<A>
+where
+    A: Fn(Request<RequestBody>, Visit, Instant) -> F + Clone,
+    F: Future<Output = Response<Body>>,
+{
+    async fn serve(mut self, arrival: Arrival, watcher: Watcher) {
+        let (stream, peer) = match self.gate.secure(arrival).await {
+            Ok(secured) => secured,
+            Err(error) => return tracing::debug!(%error, "a TLS handshake failed"),
+        };
+        let idle_time = self.gate.in_force().config.limits.idle_time;
+        let spoke = tokio::select! {
+            biased;
+            spoke = tokio::time::timeout(idle_time, stream.first_byte()) => spoke,
+            _ = self.phase.wait_for(|phase| *phase == Phase::Closing) => return,
+        };
+        if matches!(spoke, Ok(Ok(()))) {
+            // Boxed, so that a connection that does not speak has no room for it.
+            Box::pin(self.converse(stream, peer, watcher)).await;
+        }
+    }
+
+    async fn converse(self, stream: Stream, peer: Peer, watcher: Watcher) {
+        let limits = &self.gate.in_force().config.limits;
+        let pace = Arc::new(Pace::default());
+        let stream = TokioIo::new(Paced::new(stream, Arc::clone(&pace), limits));
+        let (this, peer, pace) = (&self, &peer, &*pace);
+        let service = service_fn(move |request: Request<Incoming>| this.answer(request, peer, pace));
+        let mut http = http1::Builder::new();
+        // How long a head may take is the pace's to say.
+        http.max_header_size(limits.header_bytes.get()).max_headers(limits.headers.get()).header_read_timeout(None);
+        if let Err(error) = watcher.watch(http.serve_connection(stream, service)).await {
+            tracing::debug!(%error, "a connection ended early");
+        }
+    }
+
+    async fn answer(&self, request: Request<Incoming>, peer: &Peer, pace: &Pace) -> Result<Response<Body>, Infallible> {
+        let arrival = Instant::now();
+        pace.head_is_read();
+        let mut response = match self.gate.admit((self.needs)(&request), request.headers(), peer) {
+            Ok(visit) => {
+                let limit = visit.in_force.config.limits.body_time;
+                (self.answer)(request.map(|body| RequestBody::new(body, limit)), visit, arrival).await
+            }
+            Err(error) => {
+                let close = matches!(error.cause, Cause::Unauthenticated);
+                let mut response = failure(&error);
+                if close {
+                    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                }
+                response
+            }
+        };
+        if *self.phase.borrow() > Phase::Serving {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        pace.is_answered();
+        Ok(response)
+    }
 }

@@ -4,18 +4,35 @@ use std::net::TcpListener;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::body::Body;
 use axum::http::header::CONTENT_TYPE;
 use axum::routing::get;
+use tokio::sync::watch;
+use tower::ServiceExt;
 
+use super::gate::Gate;
+use super::listener::{Phase, serve};
+use crate::access::Need;
+use crate::config::Scope;
 use crate::gauges::Gauges;
 
 /// Answers `/metrics` on `listener` until the runtime ends.
 ///
 /// # Errors
 /// When the listener cannot be used.
-pub(crate) async fn serve_metrics(listener: TcpListener, gauges: Arc<Gauges>) -> std::io::Result<()> {
-    listener.set_nonblocking(true)?;
-    let listener = tokio::net::TcpListener::from_std(listener)?;
+pub(crate) async fn serve_metrics(listener: TcpListener, gate: Arc<Gate>, gauges: Arc<Gauges>) -> std::io::Result<()> {
     let render = move || async move { ([(CONTENT_TYPE, "text/plain; version=0.0.4")], gauges.render()) };
-    axum::serve(listener, Router::new().route("/metrics", get(render))).await
+    let router = Router::new().route("/metrics", get(render));
+    let (_stays, phase) = watch::channel(Phase::Serving);
+    serve(
+        listener,
+        gate,
+        phase,
+        |_| Need::Scope(Scope::Observe),
+        move |request, _visit, _arrival| {
+            let router = router.clone();
+            async move { router.oneshot(request.map(Body::new)).await.unwrap_or_else(|never| match never {}) }
+        },
+    )
+    .await
 }

@@ -1,14 +1,21 @@
 //! The HTTP edge: threads that accept connections, read requests and write responses.
 
+mod admin;
+mod body;
 mod cache;
 mod compression;
+mod connections;
+mod gate;
 mod infer;
 mod listener;
 mod metrics;
 mod openapi;
+mod pace;
 mod repository;
 mod routes;
 mod yielding;
 
+pub(crate) use admin::serve_admin;
+pub(crate) use gate::{Arrival, Gate, Visit};
 pub(crate) use listener::{Edge, IoThreads, Phase};
 pub(crate) use metrics::serve_metrics;

@@ -8,14 +8,16 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{FromRequestParts, Path, State};
 use axum::http::header::ALLOW;
 use axum::http::request::Parts;
-use axum::http::{HeaderValue, Method, Response, StatusCode, Uri};
+use axum::http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
 use axum::response::{IntoResponse, Json};
 use axum::routing::{MethodRouter, get, post};
 use serde::Serialize;
 
 use super::infer::failure;
 use super::listener::Edge;
-use super::{cache, openapi, repository};
+use super::{openapi, repository};
+use crate::access::Need;
+use crate::config::Scope;
 use crate::error::{ApiError, Cause};
 use crate::protocol::{
     self, ModelConfig, ModelMetadata, ModelStatisticsResponse, ServerLiveResponse, ServerMetadata, ServerReadyResponse,
@@ -35,7 +37,8 @@ pub(super) struct Route {
     pub gives: Option<&'static str>,
     /// The statuses of its refusals.
     pub refuses: &'static [u16],
-    handler: MethodRouter<Arc<Edge>>,
+    /// What answers.
+    pub handler: MethodRouter<Arc<Edge>>,
 }
 
 /// What may be wrong with a path's names.
@@ -101,11 +104,26 @@ pub(super) fn table() -> Vec<Route> {
     table
 }
 
+/// What a request needs its caller to be: by its path and method, whether or not there is such a route.
+pub(super) fn need<B>(request: &Request<B>) -> Need {
+    let path = request.uri().path();
+    if matches!(path, "/v2/health/live" | "/v2/health/ready") {
+        return Need::Nothing;
+    }
+    let is_for_operators =
+        path.starts_with("/admin/") || path.strip_prefix("/v2/repository/").is_some_and(|rest| rest != "index");
+    match *request.method() {
+        _ if is_for_operators => Need::Scope(Scope::Admin),
+        Method::GET | Method::HEAD => Need::Any,
+        _ if path == "/v2/repository/index" => Need::Any,
+        _ => Need::Scope(Scope::Infer),
+    }
+}
+
 pub(super) fn router(edge: Arc<Edge>) -> Router {
     let router = table().into_iter().fold(Router::new(), |router, route| router.route(route.path, route.handler));
     router
         .route("/v2/", get(server_metadata))
-        .merge(cache::router())
         .fallback(no_such_route)
         .method_not_allowed_fallback(wrong_method)
         .with_state(edge)

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test file uses a part")]
 
+pub(crate) mod folder;
 pub(crate) mod grpc;
 pub(crate) mod repository;
 
@@ -24,15 +25,23 @@ pub(crate) struct ServerProcess {
     pub grpc: SocketAddr,
     /// Where `/metrics` is.
     pub metrics: SocketAddr,
+    /// Where operators are answered.
+    pub admin: SocketAddr,
     log: Option<std::thread::JoinHandle<Vec<Value>>>,
 }
 
 impl ServerProcess {
     /// Starts `volley-server` with these settings in its environment, and waits until it is ready.
     pub(crate) fn start(settings: &[(&str, &str)]) -> Self {
+        Self::start_with(&[], settings)
+    }
+
+    /// Starts it with these arguments as well.
+    pub(crate) fn start_with(arguments: &[&str], settings: &[(&str, &str)]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_volley-server"));
-        command.args(["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0", "--log-format", "json"]);
-        command.envs(settings.iter().copied()).stderr(Stdio::piped()).stdin(Stdio::null());
+        command.args(["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0", "--admin-port", "0"]);
+        command.args(["--log-format", "json"]).args(arguments).envs(settings.iter().copied());
+        command.stderr(Stdio::piped()).stdin(Stdio::null());
         let mut child = command.spawn().expect("the server was built");
         let mut lines = BufReader::new(child.stderr.take().expect("it is piped")).lines();
         let mut seen = Vec::new();
@@ -49,12 +58,12 @@ impl ServerProcess {
             let text = ready[field].as_str().unwrap_or_else(|| panic!("no `{field}` in {ready}"));
             text.parse().expect("an address")
         };
-        let (http, grpc, metrics) = (address("http"), address("grpc"), address("metrics"));
+        let (http, grpc, metrics, admin) = (address("http"), address("grpc"), address("metrics"), address("admin"));
         // The pipe is read to its end, so that the server never waits for room in it.
         let log = std::thread::spawn(move || {
             lines.map_while(Result::ok).filter_map(|line| serde_json::from_str(&line).ok()).collect()
         });
-        Self { child, http, grpc, metrics, log: Some(log) }
+        Self { child, http, grpc, metrics, admin, log: Some(log) }
     }
 
     /// What a server with these settings says, which must not start.
@@ -65,7 +74,12 @@ impl ServerProcess {
 
     /// Sends SIGTERM.
     pub(crate) fn terminate(&self) {
-        let status = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
+        self.signal("TERM");
+    }
+
+    /// Sends a signal.
+    pub(crate) fn signal(&self, name: &str) {
+        let status = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status();
         assert!(status.expect("kill can be run").success());
     }
 
@@ -100,6 +114,18 @@ impl Drop for ServerProcess {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Looks until what is hoped for is there: what the server does by itself takes a moment. Only a server that never does it
+/// is waited for this long.
+pub(crate) fn eventually(what: &str, mut is_there: impl FnMut() -> bool) {
+    for _ in 0..1200 {
+        if is_there() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    panic!("{what} never came");
 }
 
 /// A response, read whole.

@@ -1,0 +1,234 @@
+//! What every connection and every request passes, whichever listener it came to: limits, encryption, who may.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+use hyper::HeaderMap;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
+use volley_scheduler::TenantId;
+
+use super::connections::{Connections, Place};
+use crate::access::{Caller, Need, Peer};
+use crate::error::{ApiError, Cause};
+use crate::tls::{self, Tls};
+use crate::updates::InForce;
+
+/// What is said to a connection for which there is no place, where it can be said unencrypted.
+const NO_PLACE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1\r\n\
+    Connection: close\r\nContent-Length: 79\r\n\r\n\
+    {\"error\":\"too many connections; keep fewer open, or raise limits.connections\"}\n";
+
+/// Shared by the listeners.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    in_force: Arc<ArcSwap<InForce>>,
+    connections: Arc<Connections>,
+    requests: Arc<AtomicUsize>,
+    tls: Option<Arc<Tls>>,
+}
+
+/// A connection that has its place, and nothing else yet.
+#[derive(Debug)]
+pub(crate) struct Arrival {
+    stream: TcpStream,
+    address: IpAddr,
+    place: Place,
+}
+
+/// A request that was let in, for as long as it is answered.
+#[derive(Debug)]
+pub(crate) struct Visit {
+    /// The configuration that it sees.
+    pub in_force: Arc<InForce>,
+    /// Who asks; nobody with a name if none.
+    pub caller: Option<Arc<Caller>>,
+    _counted: Counted,
+}
+
+impl Visit {
+    /// What its request is queued as, if its caller has a name.
+    pub(crate) fn tenant(&self) -> Option<TenantId> {
+        self.caller.as_ref().map(|caller| caller.tenant)
+    }
+}
+
+impl Gate {
+    /// For connections that are encrypted by `tls`, if it is there.
+    pub(crate) fn new(in_force: &Arc<ArcSwap<InForce>>, tls: Option<Arc<Tls>>) -> Self {
+        Self { in_force: Arc::clone(in_force), connections: Arc::default(), requests: Arc::default(), tls }
+    }
+
+    /// For connections that are encrypted by `tls`, if it is there, and counted with those of this gate.
+    pub(crate) fn beside(&self, tls: Option<Arc<Tls>>) -> Self {
+        let (connections, requests) = (Arc::clone(&self.connections), Arc::clone(&self.requests));
+        Self { in_force: Arc::clone(&self.in_force), connections, requests, tls }
+    }
+
+    /// The configuration in force.
+    pub(crate) fn in_force(&self) -> Arc<InForce> {
+        self.in_force.load_full()
+    }
+
+    /// Takes in a connection that was accepted; `None` if there is no place for it, which it is told where it can be.
+    pub(crate) fn enter(&self, stream: TcpStream, address: SocketAddr) -> Option<Arrival> {
+        // Without this, a response can wait 40 ms for the caller's delayed acknowledgement.
+        let _ = stream.set_nodelay(true);
+        let address = address.ip().to_canonical();
+        let Some(place) = self.connections.enter(address, &self.in_force.load().config.limits) else {
+            if self.tls.is_none() {
+                let _ = stream.try_write(NO_PLACE);
+            }
+            return None;
+        };
+        Some(Arrival { stream, address, place })
+    }
+
+    /// Encrypts the connection, where that is configured, and says who is at its other end.
+    ///
+    /// # Errors
+    /// When the handshake fails, or takes longer than `limits.header_time`.
+    pub(crate) async fn secure(&self, arrival: Arrival) -> io::Result<(Stream, Peer)> {
+        let Arrival { stream, address, place } = arrival;
+        let Some(tls) = &self.tls else {
+            let peer = Peer { address, names: Arc::default() };
+            return Ok((Stream { stream: Transport::Plain(stream), _place: place }, peer));
+        };
+        let limit = self.in_force.load().config.limits.header_time;
+        // Boxed, so that connections without TLS have no room for it.
+        let stream = tokio::time::timeout(limit, Box::pin(tls.accept(stream))).await??;
+        let peer = Peer { address, names: tls::names(&stream) };
+        Ok((Stream { stream: Transport::Encrypted(Box::new(stream)), _place: place }, peer))
+    }
+
+    /// Lets a request in.
+    ///
+    /// # Errors
+    /// [`ApiError`] with status 401, 403 or 429 for a caller who may not, 503 where too many requests are being answered.
+    pub(crate) fn admit(&self, need: Need, headers: &HeaderMap, peer: &Peer) -> Result<Visit, ApiError> {
+        let in_force = self.in_force.load_full();
+        let counted = Counted::enter(&self.requests);
+        let limit = in_force.config.limits.requests.get();
+        if counted.number > limit && need != Need::Nothing {
+            let message = format!("{limit} requests are being answered; try again, or raise limits.requests");
+            return Err(ApiError::new(Cause::Unavailable, message));
+        }
+        let caller = in_force.access.admit(need, headers, peer, Instant::now())?;
+        Ok(Visit { in_force, caller, _counted: counted })
+    }
+}
+
+/// One of the requests that are being answered.
+#[derive(Debug)]
+struct Counted {
+    number: usize,
+    of: Arc<AtomicUsize>,
+}
+
+impl Counted {
+    fn enter(of: &Arc<AtomicUsize>) -> Self {
+        // Relaxed: a count, on which nothing else hangs.
+        Self { number: of.fetch_add(1, Ordering::Relaxed) + 1, of: Arc::clone(of) }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.of.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A connection's stream, encrypted or not.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    stream: Transport,
+    _place: Place,
+}
+
+#[derive(Debug)]
+enum Transport {
+    Plain(TcpStream),
+    Encrypted(Box<TlsStream<TcpStream>>),
+}
+
+impl Stream {
+    /// Waits until something can be read of a connection that was silent so far, which takes no memory for it; an
+    /// encrypted one has spoken already.
+    pub(crate) async fn first_byte(&self) -> io::Result<()> {
+        match &self.stream {
+            // Not `readable`, which may be mistaken.
+            Transport::Plain(stream) => stream.peek(&mut [0]).await.map(drop),
+            Transport::Encrypted(_) => Ok(()),
+        }
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match &mut self.stream {
+            Transport::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Transport::Encrypted(stream) => Pin::new(stream).poll_read(cx, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut self.stream {
+            Transport::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Transport::Encrypted(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.stream {
+            Transport::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Transport::Encrypted(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match &self.stream {
+            Transport::Plain(stream) => stream.is_write_vectored(),
+            Transport::Encrypted(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.stream {
+            Transport::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Transport::Encrypted(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.stream {
+            Transport::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Transport::Encrypted(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_to_a_connection_without_a_place_is_as_long_as_it_says() {
+        let text = std::str::from_utf8(NO_PLACE).expect("text");
+        let (head, body) = text.split_once("\r\n\r\n").expect("a head and a body");
+        assert!(head.contains(&format!("Content-Length: {}", body.len())), "the body has {} bytes", body.len());
+        assert!(serde_json::from_str::<serde_json::Value>(body).is_ok());
+    }
+}

@@ -1,0 +1,216 @@
+//! Connections on which nothing moves are closed: what a slow or silent caller takes is bounded in time.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep};
+
+use crate::config::LimitsConfig;
+
+/// What a connection is at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Between requests.
+    Idle,
+    /// A request's first bytes came.
+    Head,
+    /// A request is being answered.
+    Answering,
+}
+
+const STAGES: [Stage; 3] = [Stage::Idle, Stage::Head, Stage::Answering];
+
+/// Where a connection is, for the stream to know how long it may wait. Known to the connection's own task only.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    /// The number of stages that were left; relaxed, because one task alone reads and writes it.
+    steps: AtomicU64,
+}
+
+impl Pace {
+    fn steps(&self) -> u64 {
+        self.steps.load(Ordering::Relaxed)
+    }
+
+    fn stage(&self) -> Stage {
+        STAGES[(self.steps() % STAGES.len() as u64) as usize]
+    }
+
+    /// Goes on to `stage`, if it is not there.
+    fn step_to(&self, stage: Stage) {
+        while self.stage() != stage {
+            self.steps.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// A request's headers are there. Its body has a limit of its own.
+    pub(super) fn head_is_read(&self) {
+        self.step_to(Stage::Answering);
+    }
+
+    /// The response is there.
+    pub(super) fn is_answered(&self) {
+        self.step_to(Stage::Idle);
+    }
+}
+
+/// A stream that ends with an error where it waits for too long.
+#[derive(Debug)]
+pub(super) struct Paced<S> {
+    stream: S,
+    pace: Arc<Pace>,
+    idle: Duration,
+    head: Duration,
+    write: Duration,
+    /// Running since a step of the pace, for the next.
+    reading: Option<(u64, Pin<Box<Sleep>>)>,
+    writing: Option<Pin<Box<Sleep>>>,
+}
+
+impl<S> Paced<S> {
+    pub(super) fn new(stream: S, pace: Arc<Pace>, limits: &LimitsConfig) -> Self {
+        let (idle, head, write) = (limits.idle_time, limits.header_time, limits.write_time);
+        Self { stream, pace, idle, head, write, reading: None, writing: None }
+    }
+
+    fn is_out_of_time(&mut self, context: &mut Context<'_>) -> bool {
+        let limit = match self.pace.stage() {
+            Stage::Idle => self.idle,
+            Stage::Head => self.head,
+            Stage::Answering => return false,
+        };
+        let steps = self.pace.steps();
+        let (since, sleep) = self.reading.get_or_insert_with(|| (steps, Box::pin(tokio::time::sleep(limit))));
+        if *since != steps {
+            *since = steps;
+            sleep.as_mut().reset(Instant::now() + limit);
+        }
+        sleep.as_mut().poll(context).is_ready()
+    }
+
+    /// Bounds the time until something could be written.
+    fn in_time<T>(&mut self, context: &mut Context<'_>, wrote: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if wrote.is_ready() {
+            self.writing = None;
+            return wrote;
+        }
+        let limit = self.write;
+        let sleep = self.writing.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        sleep.as_mut().poll(context).map(|()| Err(too_slow("the response was not read in time")))
+    }
+}
+
+fn too_slow(text: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, text)
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Paced<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if read.is_pending() {
+            return if self.is_out_of_time(context) {
+                Poll::Ready(Err(too_slow("no request came in time")))
+            } else {
+                Poll::Pending
+            };
+        }
+        if buffer.filled().len() > before && self.pace.stage() == Stage::Idle {
+            self.pace.step_to(Stage::Head);
+        }
+        read
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Paced<S> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let wrote = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.in_time(context, wrote)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let wrote = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        self.in_time(context, wrote)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = Pin::new(&mut self.stream).poll_flush(context);
+        self.in_time(context, flushed)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let shut = Pin::new(&mut self.stream).poll_shutdown(context);
+        self.in_time(context, shut)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    use super::*;
+
+    fn limits() -> LimitsConfig {
+        let (idle_time, header_time, write_time) =
+            (Duration::from_secs(75), Duration::from_secs(10), Duration::from_secs(30));
+        LimitsConfig { idle_time, header_time, write_time, ..LimitsConfig::default() }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_that_drips_ends_after_the_time_for_heads_however_often_a_byte_comes() {
+        let (near, mut far) = duplex(64);
+        let (pace, start) = (Arc::new(Pace::default()), Instant::now());
+        let mut stream = Paced::new(near, Arc::clone(&pace), &limits());
+        let reads = async { while stream.read_u8().await.is_ok() {} };
+        let drips = async {
+            loop {
+                far.write_all(b"x").await.expect("room");
+                tokio::time::sleep(Duration::from_secs(3)).await;
+            }
+        };
+        tokio::select! { () = reads => {}, () = drips => {} }
+        assert_eq!(start.elapsed().as_secs(), 10);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_between_requests_has_its_own_limit_and_answering_has_none() {
+        let (near, mut far) = duplex(64);
+        let pace = Arc::new(Pace::default());
+        let mut stream = Paced::new(near, Arc::clone(&pace), &limits());
+        far.write_all(b"x").await.expect("room");
+        stream.read_u8().await.expect("a byte");
+        pace.head_is_read();
+        let waited = tokio::time::timeout(Duration::from_secs(3600), stream.read_u8()).await;
+        assert!(waited.is_err(), "a request may be computed for long");
+        pace.is_answered();
+        let start = Instant::now();
+        let error = stream.read_u8().await.expect_err("nothing comes");
+        assert_eq!((error.kind(), start.elapsed().as_secs()), (io::ErrorKind::TimedOut, 75));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_response_that_nobody_reads_is_given_up() {
+        let (near, _far) = duplex(4);
+        let start = Instant::now();
+        let mut stream = Paced::new(near, Arc::default(), &limits());
+        let error = stream.write_all(b"more than four bytes").await.expect_err("nobody reads");
+        assert_eq!((error.kind(), start.elapsed().as_secs()), (io::ErrorKind::TimedOut, 30));
+    }
+}

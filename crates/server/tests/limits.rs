@@ -1,0 +1,89 @@
+//! What callers may take of what is there for all.
+
+mod common;
+
+use common::{Connection, ServerProcess, binary_request, eventually, window};
+use serde_json::json;
+
+#[test]
+fn heads_that_are_too_large_have_too_many_headers_or_drip_are_ended() {
+    let server = ServerProcess::start(&[
+        ("VOLLEY_LIMITS__HEADER_BYTES", "2000"),
+        ("VOLLEY_LIMITS__HEADERS", "10"),
+        ("VOLLEY_LIMITS__HEADER_TIME", "300ms"),
+    ]);
+    let long = "x".repeat(3000);
+    assert_eq!(server.connect().send("GET", "/v2/health/live", &[("X-Long", &long)], b"").status, 431);
+    let many: Vec<(&str, &str)> = (0..20).map(|_| ("X-One", "1")).collect();
+    assert_eq!(server.connect().send("GET", "/v2/health/live", &many, b"").status, 431);
+    assert_eq!(server.connect().send("GET", "/v2/health/live", &[], b"").status, 200);
+    let mut dripping = server.connect();
+    dripping.write_raw(b"GET /v2/health/live HTTP/1.1\r\nHost: vol");
+    assert!(dripping.read().is_none(), "the connection is closed without a word");
+}
+
+#[test]
+fn a_body_that_does_not_come_is_answered_with_what_would_be_right_and_idle_connections_are_closed() {
+    let server = ServerProcess::start(&[("VOLLEY_LIMITS__BODY_TIME", "300ms"), ("VOLLEY_LIMITS__IDLE_TIME", "400ms")]);
+    let mut slow = server.connect();
+    slow.write_raw(b"POST /v2/models/cnn_lstm/infer HTTP/1.1\r\nHost: volley\r\nContent-Length: 100\r\n\r\n{");
+    let reply = slow.read().expect("an answer");
+    assert_eq!((reply.status, reply.header("connection")), (408, Some("close")));
+    assert!(reply.error().contains("limits.body_time"), "{}", reply.error());
+    assert!(slow.read().is_none());
+    assert!(server.connect().read().is_none(), "silent from the start");
+    let mut idle = server.connect();
+    assert_eq!(idle.send("GET", "/v2/health/live", &[], b"").status, 200);
+    assert!(idle.read().is_none(), "silent after a request");
+}
+
+#[test]
+fn one_connection_too_many_is_told_so_and_places_are_given_back() {
+    let server = ServerProcess::start(&[("VOLLEY_LIMITS__CONNECTIONS_PER_ADDRESS", "2")]);
+    let (mut one, mut two) = (server.connect(), server.connect());
+    for connection in [&mut one, &mut two] {
+        assert_eq!(connection.send("GET", "/v2/health/live", &[], b"").status, 200);
+    }
+    let mut third = server.connect();
+    let reply = third.read().expect("an answer before anything was asked");
+    assert_eq!((reply.status, reply.header("retry-after")), (503, Some("1")));
+    assert!(reply.error().contains("limits.connections"), "{}", reply.error());
+    drop(one);
+    eventually("the place of the first", || {
+        let mut next = server.connect();
+        next.write("GET", "/v2/health/live", &[], b"");
+        next.read().is_some_and(|reply| reply.status == 200)
+    });
+}
+
+#[test]
+fn one_request_too_many_is_refused_at_once_and_probes_are_answered_still() {
+    let server = ServerProcess::start(&[("VOLLEY_LIMITS__REQUESTS", "1")]);
+    let mut holding = server.connect();
+    holding.write_raw(b"POST /v2/models/cnn_lstm/infer HTTP/1.1\r\nHost: volley\r\nContent-Length: 2\r\n\r\n{");
+    eventually("the first request", || {
+        let refused = server.connect().send("GET", "/v2", &[], b"");
+        refused.status == 503
+            && refused.header("retry-after") == Some("1")
+            && refused.error().contains("limits.requests")
+    });
+    assert_eq!(server.connect().send("GET", "/v2/health/live", &[], b"").status, 200);
+    holding.write_raw(b"}");
+    assert_eq!(holding.read().expect("an answer").status, 400);
+    eventually("room", || server.connect().send("GET", "/v2", &[], b"").status == 200);
+}
+
+#[test]
+fn silent_connections_keep_nobody_from_being_answered() {
+    let server = ServerProcess::start(&[]);
+    let silent: Vec<Connection> = (0..400).map(|_| server.connect()).collect();
+    let mut dripping: Vec<Connection> = (0..100).map(|_| server.connect()).collect();
+    for connection in &mut dripping {
+        connection.write_raw(b"POST /v2/models/cnn_lstm/infer HTTP/1.1\r\n");
+    }
+    let mut connection = server.connect();
+    for turn in 0..20 {
+        assert_eq!(connection.infer(&binary_request(&[window(turn)], &json!({}))).status, 200);
+    }
+    drop((silent, dripping));
+}
