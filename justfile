@@ -119,7 +119,7 @@ _bench-peers *args: (_build-bench "peers")
     fi
     {{target}}/release/examples/peers {{args}}
 
-# Models loaded anew under load, loaded and unloaded a thousand times; a hundred servers told to leave
+# Models loaded anew under load, loaded and unloaded a thousand times; a hundred servers told to leave; a thousand settings changed
 _bench-churn *args: (_build-bench "churn")
     {{target}}/release/examples/churn {{args}}
 

@@ -2,10 +2,16 @@
 
 use serde_json::{Value, json};
 
-/// A whole HTTP/1.1 request; `headers` are whole lines.
+/// A whole HTTP/1.1 `POST`; `headers` are whole lines.
 #[must_use]
 pub fn post(path: &str, headers: &str, body: &[u8]) -> Vec<u8> {
-    let head = format!("POST {path} HTTP/1.1\r\nHost: volley\r\n{headers}Content-Length: {}\r\n\r\n", body.len());
+    request("POST", path, headers, body)
+}
+
+/// A whole HTTP/1.1 request; `headers` are whole lines.
+#[must_use]
+pub fn request(method: &str, path: &str, headers: &str, body: &[u8]) -> Vec<u8> {
+    let head = format!("{method} {path} HTTP/1.1\r\nHost: volley\r\n{headers}Content-Length: {}\r\n\r\n", body.len());
     [head.as_bytes(), body].concat()
 }
 

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use volley_telemetry::names::{self, Kind, Metric};
 use volley_telemetry::{
     CacheReading, CacheTierMetrics, DeviceMetrics, EdgeMetrics, Exporter, Failure, Fault, GpuMetrics, GpuReading, Lane,
-    MemberMetrics, ModelLabels, ModelMetrics, RecoveryMetrics, Rejection, host::Host, model_load_failed, model_loaded,
-    model_unloaded,
+    MemberMetrics, ModelLabels, ModelMetrics, RecoveryMetrics, Rejection, SharedCacheMetrics, SharedCacheReading,
+    host::Host, model_load_failed, model_loaded, model_unloaded,
 };
 
 /// Every latency figure of the service-level agreement, in seconds.
@@ -146,11 +146,28 @@ fn everything() -> Exposition {
             hits: 5,
             misses: 4,
             shared: 3,
+            stale: 8,
+            cut_off: 9,
+            invalidations: 10,
             evictions: 2,
             expirations: 1,
             entries: 6,
             bytes: 7,
         });
+        let shared = SharedCacheReading {
+            hits: 11,
+            misses: 12,
+            stale: 13,
+            failures: [14, 15, 16, 17],
+            answered: (18, 19),
+            writes: [20, 21, 22],
+            queued: 23,
+            pending_invalidations: 24,
+            breakers_open: [true, false],
+            connected: true,
+            confirmed_ago: Some(0.25),
+        };
+        SharedCacheMetrics::register().publish(&shared);
         let mut host = Host::new();
         host.sample(Instant::now());
         Exposition::parse(&exporter.render());
@@ -191,6 +208,30 @@ fn everything_declared_is_exposed_but_what_this_machine_cannot_tell() {
     let missing: Vec<_> = names::ALL.iter().map(|m| m.name).filter(|name| !read.types.contains_key(*name)).collect();
     // A share of processor time takes two samples some time apart.
     assert_eq!(missing, [names::CPU_UTILIZATION.name]);
+}
+
+#[test]
+fn what_the_shared_tier_counts_is_told_by_reason_outcome_and_operation() {
+    let read = everything();
+    let value = |name: &str, label: &str, is: &str| {
+        let of = |sample: &&Sample| {
+            sample.name == name && sample.labels["tier"] == "redis" && (label.is_empty() || sample.labels[label] == is)
+        };
+        read.samples.iter().find(of).unwrap_or_else(|| panic!("no {name} of {is}")).value
+    };
+    for (name, label, is, expected) in [
+        ("batch_processing_cache_hits_total", "", "", 11.0),
+        ("batch_processing_cache_stale_total", "", "", 13.0),
+        ("batch_processing_cache_lookup_failures_total", "reason", "corrupt", 14.0),
+        ("batch_processing_cache_lookup_failures_total", "reason", "not_sent", 17.0),
+        ("batch_processing_cache_lookup_microseconds_total", "", "", 19.0),
+        ("batch_processing_cache_writes_total", "outcome", "dropped", 21.0),
+        ("batch_processing_cache_breaker_open", "operation", "lookup", 1.0),
+        ("batch_processing_cache_breaker_open", "operation", "write", 0.0),
+        ("batch_processing_cache_confirmed_ago_seconds", "", "", 0.25),
+    ] {
+        assert_eq!(value(name, label, is), expected, "{name} {is}");
+    }
 }
 
 #[test]

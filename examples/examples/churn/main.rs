@@ -1,5 +1,5 @@
-//! What becomes of requests while all around them changes: models are loaded anew, loaded and unloaded, and the server is
-//! told to leave.
+//! What becomes of requests while all around them changes: models are loaded anew, loaded and unloaded, the server is told
+//! to leave, and its configuration changes.
 //!
 //! ```sh
 //! just bench churn                                    # about ten minutes
@@ -7,11 +7,12 @@
 //! ```
 //!
 //! `--seconds` is how long models are reloaded under load, `--rounds` how often the server is told to leave; there are ten
-//! times as many cycles of loading and unloading. The server is on core 0, everything else on core 1.
+//! times as many cycles of loading and unloading, and changes of the configuration. The server is on core 0, everything else on core 1.
 
 mod cycles;
 mod departures;
 mod reloads;
+mod updates;
 
 use std::error::Error;
 use std::fmt::Write as _;
@@ -48,6 +49,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let departures = runtime.block_on(departures::run(options.rounds))?;
     writeln!(report, "{departures}")?;
     figures.insert("sigterm_lost".into(), json!(departures.lost));
+
+    let updates = runtime.block_on(updates::run(options.rounds * 10))?;
+    writeln!(report, "{updates}")?;
+    figures.insert("config_failures".into(), json!(updates.failures()));
 
     writeln!(stdout(), "{report}\n{}", Value::Object(figures))?;
     Ok(())

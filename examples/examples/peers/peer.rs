@@ -80,7 +80,10 @@ impl Peer {
         let mut command = match self {
             Self::Volley => {
                 let mut command = Command::new(programs()?.join("volley-server"));
-                command.args(["--metrics-port", "0", "--grpc-port", "0", "--http-port", &port.to_string()]);
+                for listener in ["grpc", "admin", "metrics"] {
+                    command.args([&format!("--{listener}-port"), "0"]);
+                }
+                command.args(["--http-port", &port.to_string()]);
                 command.env("VOLLEY_MODELS__CNN_LSTM__VARIANTS", format!("[\"{variant}\"]"));
                 command.env("VOLLEY_CACHE__ENABLED", "false");
                 return Ok(command);
