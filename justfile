@@ -18,7 +18,6 @@ serve *args:
 
 # Run every test
 test:
-    cargo build --locked --workspace --bins --examples --features volley-gpu-runtime/cli
     cargo test --locked --workspace --features volley-gpu-runtime/cli
     cargo build --release --locked --package volley-gpu-runtime --example operators
     {{python}} -m unittest discover --start-directory tests/clients

@@ -132,7 +132,9 @@ impl Iterator for Restore {
             && let Some(listed) = self.entries.next()
         {
             let length = u64::from(listed.length);
+            // No more than it needs, since it is kept as it is.
             let mut value = Vec::new();
+            let _ = value.try_reserve_exact(listed.length as usize);
             // What cannot be read is too short, which its checksum tells.
             let _ = (&mut self.values).take(length).read_to_end(&mut value);
             match self.admit(&listed, value.into(), &mut room) {

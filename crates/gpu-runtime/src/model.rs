@@ -160,6 +160,8 @@ pub struct Model {
     measured: Arc<[Measured]>,
     /// Bytes by which the process grew with the first session, or those of the files if they are more.
     session_bytes: u64,
+    /// See [`Model::runtime_bytes`].
+    runtime: Arc<[Vec<u8>]>,
 }
 
 impl Model {
@@ -253,6 +255,7 @@ impl Model {
             outputs,
             measured: Arc::new([]),
             session_bytes: 0,
+            runtime: runtime_bytes(library, options).map_err(fail)?,
         };
         let mut session = model.bind(probe.session)?;
         let golden = match &version.golden {
@@ -350,6 +353,12 @@ impl Model {
     /// The bytes of the model file, and of each file that tensors of it are in, for a digest.
     pub fn file_bytes(&self) -> impl Iterator<Item = &[u8]> {
         self.file.parts()
+    }
+
+    /// What its answers depend on beside its files, for the same digest: the libraries of its operators, and the versions of
+    /// ONNX Runtime and of this crate.
+    pub fn runtime_bytes(&self) -> impl Iterator<Item = &[u8]> {
+        self.runtime.iter().map(AsRef::as_ref)
     }
 
     /// The name of the variant it is.
@@ -552,6 +561,14 @@ fn declared(kind: &str, declared: Option<&[DeclaredTensor]>, found: &[TensorSpec
         }
         _ => Ok(()),
     }
+}
+
+/// The versions of what runs a model, and the libraries of its operators.
+fn runtime_bytes(library: &Library, options: &ModelOptions) -> Result<Arc<[Vec<u8>]>, LoadReason> {
+    let versions = [env!("CARGO_PKG_VERSION"), library.version()].map(|version| version.as_bytes().to_vec());
+    let read = |path: &PathBuf| std::fs::read(path).map_err(|error| LoadReason::NoOperators(path.clone(), error));
+    let libraries = options.operator_libraries.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+    Ok(versions.into_iter().chain(libraries).collect())
 }
 
 fn specs(kind: &str, outlets: &[Outlet]) -> Result<Arc<[TensorSpec]>, String> {

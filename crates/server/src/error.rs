@@ -173,6 +173,8 @@ impl ApiError {
         match self.cause {
             Cause::TooLarge => Rejection::TooLarge,
             Cause::NotFound => Rejection::UnknownModel,
+            Cause::Unauthenticated | Cause::Forbidden => Rejection::Unauthorized,
+            Cause::Unavailable | Cause::TooOften(_) => Rejection::Overloaded,
             _ => Rejection::Malformed,
         }
     }

@@ -53,7 +53,7 @@ fn print(text: &str) -> Result<(), String> {
 fn serve(settings: Settings) -> Result<(), String> {
     let log = settings.config().log.start()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
-    runtime.block_on(async {
+    let served = runtime.block_on(async {
         // Registered before the models load, so that a signal during start-up is not lost.
         let mut terminate = signal(SignalKind::terminate()).map_err(|e| e.to_string())?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(|e| e.to_string())?;
@@ -75,5 +75,8 @@ fn serve(settings: Settings) -> Result<(), String> {
             left = server.run_until(stop) => left.map_err(|e| e.to_string()),
             () = rereading => unreachable!("signals come for as long as the process lives"),
         }
-    })
+    });
+    // An update that still loads a model is not waited for.
+    runtime.shutdown_background();
+    served
 }

@@ -222,17 +222,23 @@ impl Pipeline {
     async fn lead(&self, lead: &Lead<ApiError>, errand: Errand<'_>) -> Result<Computed, ApiError> {
         let mut rank = lead.rank();
         let mut attempt = Attempt::First;
+        let submit = |rank, attempt| self.submit(Errand { urgency: Urgency::of(rank), ..errand }, attempt);
+        let mut ticket = submit(rank, attempt)?;
         loop {
-            let mut ticket = self.submit(Errand { urgency: Urgency::of(rank), ..errand }, attempt)?;
             let outcome = tokio::select! {
                 biased;
                 outcome = &mut ticket => outcome,
                 raised = lead.raised(rank) => {
                     rank = raised;
-                    match ticket.withdraw() {
+                    // Where there is no place for it as more urgent, it keeps the one it has.
+                    let Ok(sooner) = submit(rank, attempt) else { continue };
+                    match std::mem::replace(&mut ticket, sooner).withdraw() {
                         Ok(()) => continue,
                         // Too late to withdraw means that it is being computed, which is as good as it gets.
-                        Err(ticket) => ticket.await,
+                        Err(computed) => {
+                            ticket = computed;
+                            continue;
+                        }
                     }
                 }
             };
@@ -240,6 +246,7 @@ impl Pipeline {
                 return result;
             }
             attempt = Attempt::Alone;
+            ticket = submit(rank, attempt)?;
         }
     }
 

@@ -35,6 +35,9 @@ impl Reread {
         let settings = self.updates.settings();
         let mut file = Watched::new(vec![settings.file().to_owned()]);
         let mut certificates = Watched::new(files(&settings.config().tls));
+        // What changed while the models were loading.
+        self.settings(Author::File).await;
+        self.certificates();
         let mut looks = tokio::time::interval(LOOK_INTERVAL);
         loop {
             looks.tick().await;

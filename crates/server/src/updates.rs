@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
@@ -47,8 +47,10 @@ pub(crate) enum Refused {
 /// Puts configurations in force.
 #[derive(Debug)]
 pub(crate) struct Updates {
+    /// What is in force, with where it was said. Written under `updating`.
+    settings: ArcSwap<Settings>,
     /// Whoever updates holds it, for as long as models take to load.
-    settings: Mutex<Settings>,
+    updating: Mutex<()>,
     in_force: Arc<ArcSwap<InForce>>,
     tenants: Tenants,
     catalog: Arc<Catalog>,
@@ -61,7 +63,7 @@ impl Updates {
         let config = Arc::clone(settings.config());
         let access = Access::of(&config.security, &tenants, None, Instant::now());
         let in_force = Arc::new(ArcSwap::from_pointee(InForce { config, access }));
-        Self { settings: Mutex::new(settings), in_force, tenants, catalog, log }
+        Self { settings: ArcSwap::from_pointee(settings), updating: Mutex::default(), in_force, tenants, catalog, log }
     }
 
     /// What is in force, now and after each update.
@@ -71,7 +73,7 @@ impl Updates {
 
     /// The settings in force, with where each was said.
     pub(crate) fn settings(&self) -> Settings {
-        self.lock().clone()
+        Settings::clone(&self.settings.load())
     }
 
     /// Puts in force what `make` makes of the settings in force, or nothing of it. Returns what has changed. Each change,
@@ -100,7 +102,8 @@ impl Updates {
     }
 
     fn try_apply(&self, make: impl FnOnce(&Settings) -> Result<Settings, ConfigError>) -> Result<Vec<Change>, Refused> {
-        let mut settings = self.lock();
+        let _updating = self.updating.lock().unwrap_or_else(PoisonError::into_inner);
+        let settings = self.settings.load_full();
         let next = make(&settings).map_err(Refused::Wrong)?;
         let changed = changes(&settings, &next);
         let fixed: Vec<Change> = changed.iter().filter(|change| !change.live).cloned().collect();
@@ -120,12 +123,8 @@ impl Updates {
                 Access::of(&config.security, &self.tenants, Some(&self.in_force.load().access), Instant::now());
             self.in_force.store(Arc::new(InForce { config: Arc::clone(config), access }));
         }
-        *settings = next;
+        self.settings.store(Arc::new(next));
         Ok(changed)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Settings> {
-        self.settings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -109,6 +109,20 @@ fn a_setting_that_cannot_be_guessed_is_answered_with_those_there_are() {
 }
 
 #[test]
+fn a_value_in_the_place_of_a_table_that_holds_secrets_is_not_shown() {
+    for text in [
+        "[cache]\nredis = \"redis://:hush@redis.example\"\n",
+        "[[cache.redis]]\npassword = \"hush\"\n",
+        "[security.callers]\nalice = \"hush\"\n",
+        "[[security.callers]]\nkeys = [\"hush\"]\n",
+    ] {
+        let file = File::of("secrets", text);
+        let message = read(&file.0, None).expect_err("a table is expected");
+        assert!(message.contains("expected") && !message.contains("hush"), "{message}");
+    }
+}
+
+#[test]
 fn what_other_profiles_say_is_checked_before_it_is_needed() {
     let file = File::of("profiles", "[profile.production.http]\nport = -1\n[profile.canary]\n");
     let message = read(&file.0, None).expect_err("the sections are wrong");
@@ -128,7 +142,7 @@ fn a_file_that_is_named_must_exist() {
 fn a_section_whose_own_rules_are_broken_is_told_by_the_line_of_its_setting() {
     let file = File::of("model", "[models.net]\nmax_batch = 4\nbatch_sizes = [1, 8]\n");
     let message = read(&file.0, None).expect_err("a size is beyond the largest batch");
-    assert!(message.contains("models.net: batch_sizes: 8; expected at most the largest batch, 4"), "{message}");
+    assert!(message.contains("models.net: batch_sizes: the largest is 8; expected it to be max_batch, 4"), "{message}");
 }
 
 #[test]

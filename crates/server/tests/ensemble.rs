@@ -136,3 +136,16 @@ fn the_bundled_model_answers_with_three_members_and_tells_where_they_differ() {
     // Who does not ask for it does not pay for it.
     assert_eq!(ask(5, json!({})).json()["parameters"], Value::Null);
 }
+
+#[test]
+fn a_model_without_an_ensemble_refuses_what_only_an_ensemble_can_do() {
+    let repository = Repository::new("ensemble-none");
+    repository.add_bundled(1, &["model.onnx", "golden.safetensors"]);
+    let server = ServerProcess::start(&[("VOLLEY_MODEL_REPOSITORY", repository.path())]);
+    let mut connection = server.connect();
+    for parameter in ["use_ensemble", "return_uncertainty"] {
+        let reply = connection.infer(&json_request(&[window(5)], &json!({ parameter: true })));
+        let error = reply.json()["error"].as_str().expect("a refusal").to_owned();
+        assert!(reply.status == 400 && error.starts_with(&format!("parameters.{parameter}")), "{error}");
+    }
+}

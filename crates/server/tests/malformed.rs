@@ -130,12 +130,6 @@ fn json_cases() -> Vec<(&'static str, String, &'static str)> {
         ("a negative timeout", added("", "parameters", json!({ "timeout": -5 })), "parameters.timeout"),
         ("a timeout of text", added("", "parameters", json!({ "timeout": "5ms" })), "parameters.timeout"),
         ("an unknown variant", added("", "parameters", json!({ "variant": "fp4" })), "parameters.variant"),
-        ("an ensemble", added("", "parameters", json!({ "use_ensemble": true })), "parameters.use_ensemble"),
-        (
-            "an uncertainty",
-            added("", "parameters", json!({ "return_uncertainty": true })),
-            "parameters.return_uncertainty",
-        ),
         ("a sequence", added("", "parameters", json!({ "sequence_id": 12 })), "parameters.sequence_id"),
         ("parameters that are a list", added("", "parameters", json!([])), "parameters"),
     ]

@@ -299,8 +299,8 @@ fn what_was_recorded_is_what_is_exposed() {
     assert_eq!(read.value(names::MEMBER_FAILURES.name, Some(("member", MODEL.variant))), 1.0);
     assert_eq!(read.value(names::LOAD_FAILURES.name, Some(("reason", "golden"))), 1.0);
     assert_eq!(read.value(names::GPU_POWER.name, None), 310.5);
-    assert_eq!(read.value(names::CACHE_HITS.name, None), 5.0, "a counter never falls");
-    assert_eq!(read.value(names::CACHE_ENTRIES.name, None), 2.0);
+    assert_eq!(read.value(names::CACHE_HITS.name, Some(("tier", "local"))), 5.0, "a counter never falls");
+    assert_eq!(read.value(names::CACHE_ENTRIES.name, Some(("tier", "local"))), 2.0);
     assert_eq!(read.value(names::MODEL_INFO.name, Some(("model", MODEL.model))), 1.0);
     assert_eq!(read.value(names::MODELS_LOADED.name, None), 1.0);
 }

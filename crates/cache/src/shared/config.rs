@@ -21,8 +21,9 @@ pub struct SharedConfig {
     /// User and password may stand before the host, percent-encoded, as `user:password@`; those of the sentinels are
     /// the parameters `sentinelUsername` and `sentinelPassword`. Redis 7 or later, or Valkey.
     pub url: String,
-    /// The ACL user, in place of the URL's. Needs the commands `get`, `set`, `eval`, `subscribe` and those of sorted
-    /// sets, on keys and channels that begin with `prefix`.
+    /// The ACL user, in place of the URL's. Needs the commands `get`, `set`, `eval`, `subscribe`, `publish`, `time`,
+    /// `hello`, `ping`, `info`, `client` and those of sorted sets (and `cluster` on a cluster), on keys and channels that
+    /// begin with `prefix`.
     pub username: Option<String>,
     /// The password, in place of the URL's.
     pub password: Option<String>,

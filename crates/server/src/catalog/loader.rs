@@ -299,7 +299,7 @@ impl Loader {
 
 /// Adds what a model's answers depend on, beside the question: its files, and what runs it.
 fn identify(identity: &mut KeyHasher, model: &Model) {
-    for bytes in model.file_bytes() {
+    for bytes in model.file_bytes().chain(model.runtime_bytes()) {
         identity.field(bytes);
     }
     identity.field(model.placement().provider.name().as_bytes());

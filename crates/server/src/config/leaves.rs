@@ -87,7 +87,8 @@ impl Leaves {
                 if shape.admits(value) {
                     self.0.insert(path.to_vec(), Leaf { value: value.clone(), origin });
                 } else {
-                    let is = if found.secret { "the value is not shown".to_owned() } else { shown(value) };
+                    let hidden = found.secret || shape.holds_secret();
+                    let is = if hidden { "the value is not shown".to_owned() } else { shown(value) };
                     problems.push(Problem { origin, path: path.join("."), text: format!("{is}; expected {shape}") });
                 }
             }

@@ -19,7 +19,8 @@ pub struct RedisConfig {
     /// `redis-sentinel://HOST:PORT?node=HOST:PORT&sentinelServiceName=NAME`. `rediss` speaks TLS. Unset: no such tier.
     #[schemars(extend("writeOnly" = true))]
     pub url: Option<String>,
-    /// ACL user.
+    /// ACL user. Needs `get`, `set`, `eval`, `subscribe`, `publish`, `time`, `hello`, `ping`, `info`, `client` and the commands
+    /// of sorted sets (and `cluster` on a cluster), on keys and channels that begin with `prefix`.
     pub username: Option<String>,
     /// Password.
     #[schemars(extend("writeOnly" = true))]

@@ -109,6 +109,16 @@ impl Shape {
     }
 
     /// Whether `value` may stand here.
+    /// Whether a secret may lie somewhere within.
+    pub(super) fn holds_secret(&self) -> bool {
+        match self {
+            Self::Table(fields) => fields.values().any(|field| field.secret || field.shape.holds_secret()),
+            Self::Named(inner) | Self::List(inner) => inner.holds_secret(),
+            Self::Either(shapes) => shapes.iter().any(Self::holds_secret),
+            _ => false,
+        }
+    }
+
     pub(super) fn admits(&self, value: &Value) -> bool {
         match (self, value) {
             (Self::Table(fields), Value::Object(table)) => {

@@ -4,13 +4,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::{Stream, StreamExt, stream};
+use hyper::HeaderMap;
 use tokio::sync::watch;
 use tonic::{Status, Streaming};
 use volley_scheduler::{Handoff, TenantId};
 
+use crate::access::{Need, Peer};
 use crate::codec::{self, Message, ModelInferRequest, ModelInferResponse};
+use crate::config::Scope;
 use crate::error::ApiError;
-use crate::http::{Edge, Phase};
+use crate::http::{Edge, Phase, Visit};
 use crate::pipeline::Call;
 
 /// Requests of one stream that are under way at once. Further ones are read when the first of these is answered.
@@ -53,11 +56,28 @@ pub(super) async fn infer(
     }
 }
 
+/// Who sends a stream's requests. Each request is let in for itself, by what is configured by then.
+pub(super) struct StreamCaller {
+    /// What it showed when it opened the stream.
+    pub headers: HeaderMap,
+    /// The connection's other end.
+    pub peer: Peer,
+    /// The visit by which the stream was let in: its first request's.
+    pub first: Option<Visit>,
+}
+
+impl StreamCaller {
+    fn admit(&mut self, edge: &Edge) -> Result<Visit, ApiError> {
+        let again = || edge.grpc_gate.admit(Need::Scope(Scope::Infer), &self.headers, &self.peer);
+        self.first.take().map_or_else(again, Ok)
+    }
+}
+
 /// Answers the requests of a stream in their order. One that is refused is told so in its place, and the stream goes on.
 pub(super) fn infer_each(
     edge: Arc<Edge>,
     handoff: Handoff,
-    tenant: Option<TenantId>,
+    mut caller: StreamCaller,
     requests: Streaming<ModelInferRequest>,
     opened: Instant,
     patience: Option<Duration>,
@@ -66,10 +86,15 @@ pub(super) fn infer_each(
     let answer = move |request: Result<ModelInferRequest, Status>| {
         let (edge, handoff, arrival) = (Arc::clone(&edge), handoff.clone(), Instant::now());
         let patience = patience.map(|patience| patience.saturating_sub(arrival - opened));
+        let visit = caller.admit(&edge);
         async move {
             let request = request?;
             let id = request.id.clone();
-            Ok(match infer(&edge, &handoff, tenant, request, arrival, patience).await {
+            let result = match visit {
+                Ok(visit) => infer(&edge, &handoff, visit.tenant(), request, arrival, patience).await,
+                Err(refused) => Err(refused),
+            };
+            Ok(match result {
                 Ok(response) => {
                     ModelStreamInferResponse { error_message: String::new(), infer_response: Some(response) }
                 }

@@ -1,10 +1,11 @@
 //! The methods of `inference.GRPCInferenceService`, and gRPC's own question for health.
 
 use std::future::ready;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use hyper::body::Incoming;
+use http_body_util::BodyExt;
+use hyper::body::{Bytes, Incoming};
 use hyper::header::HeaderName;
 use hyper::{HeaderMap, Request, Response};
 use tonic::body::Body;
@@ -14,19 +15,22 @@ use tonic::{Status, Streaming};
 use tower::service_fn;
 use volley_scheduler::Handoff;
 
-use super::infer::{infer, infer_each};
+use super::infer::{StreamCaller, infer, infer_each};
 use super::timeout::patience;
 use super::wire::Wire;
 use crate::access::{Need, Peer};
 use crate::codec::ModelInferRequest;
 use crate::config::Scope;
 use crate::error::ApiError;
-use crate::http::{Edge, Visit};
+use crate::http::{Edge, RequestBody, Visit};
 use crate::protocol::{
     self, HealthCheckRequest, HealthCheckResponse, IndexRequest, LoadRequest, ModelConfig, ModelConfigResponse,
     ModelMetadata, ModelReadyResponse, ModelStatisticsResponse, NamedModel, Nothing, ServerLiveResponse,
     ServerMetadata, ServerReadyResponse, UnloadRequest,
 };
+
+/// Largest message of a question that asks no name of its caller, in bytes.
+const PROBE_BYTES: usize = 4096;
 
 /// What a caller recognises its call by comes back as it was sent.
 const ECHOED: [HeaderName; 2] = [HeaderName::from_static("x-request-id"), HeaderName::from_static("traceparent")];
@@ -40,7 +44,7 @@ pub(super) async fn answer(
 ) -> Response<Body> {
     let echoed = ECHOED.map(|name| request.headers().get(&name).cloned().map(|value| (name, value)));
     let mut response = match edge.grpc_gate.admit(need(request.uri().path()), request.headers(), peer) {
-        Ok(visit) => dispatch(edge, visit, handoff, request).await,
+        Ok(visit) => dispatch(edge, visit, handoff, peer, request).await,
         Err(error) => Status::from(error).into_http(),
     };
     response.headers_mut().extend(echoed.into_iter().flatten());
@@ -57,22 +61,34 @@ fn need(path: &str) -> Need {
     }
 }
 
-async fn dispatch(edge: &Arc<Edge>, visit: Visit, handoff: &Handoff, request: Request<Incoming>) -> Response<Body> {
-    let (tenant, limit) = (visit.tenant(), visit.in_force.config.http.max_body_bytes.get());
+async fn dispatch(
+    edge: &Arc<Edge>,
+    visit: Visit,
+    handoff: &Handoff,
+    peer: &Peer,
+    request: Request<Incoming>,
+) -> Response<Body> {
+    let config = &visit.in_force.config;
+    let is_probe = need(request.uri().path()) == Need::Nothing;
+    let limit = if is_probe { PROBE_BYTES } else { config.http.max_body_bytes.get() };
+    let (tenant, body_time) = (visit.tenant(), config.limits.body_time);
+    if request.uri().path() == "/inference.GRPCInferenceService/ModelStreamInfer" {
+        let (opened, patience) = (Instant::now(), patience(request.headers()));
+        let caller = StreamCaller { headers: request.headers().clone(), peer: peer.clone(), first: Some(visit) };
+        let caller = Mutex::new(Some(caller));
+        let answers = service_fn(|asked: tonic::Request<Streaming<ModelInferRequest>>| {
+            let caller = caller.lock().unwrap_or_else(PoisonError::into_inner).take().expect("a call is answered once");
+            let answers = infer_each(Arc::clone(edge), handoff.clone(), caller, asked.into_inner(), opened, patience);
+            ready(Ok::<_, Status>(tonic::Response::new(answers)))
+        });
+        return grpc(limit, request.headers()).streaming(answers, request).await;
+    }
+    let request = request.map(|body| RequestBody::new(body, body_time).map_err(Status::from));
     let catalog = &edge.pipeline.catalog;
     match request.uri().path() {
         "/inference.GRPCInferenceService/ModelInfer" => {
             let (arrival, patience) = (Instant::now(), patience(request.headers()));
             unary(limit, request, |asked| infer(edge, handoff, tenant, asked, arrival, patience)).await
-        }
-        "/inference.GRPCInferenceService/ModelStreamInfer" => {
-            let (opened, patience) = (Instant::now(), patience(request.headers()));
-            let answers = service_fn(|asked: tonic::Request<Streaming<ModelInferRequest>>| {
-                let answers =
-                    infer_each(Arc::clone(edge), handoff.clone(), tenant, asked.into_inner(), opened, patience);
-                ready(Ok::<_, Status>(tonic::Response::new(answers)))
-            });
-            grpc(limit, request.headers()).streaming(answers, request).await
         }
         "/inference.GRPCInferenceService/ServerLive" => {
             unary(limit, request, |_: Nothing| ready(Ok(ServerLiveResponse { live: true }))).await
@@ -135,12 +151,9 @@ async fn dispatch(edge: &Arc<Edge>, visit: Visit, handoff: &Handoff, request: Re
 }
 
 /// Reads one message of at most `limit` bytes, has it answered, and writes the answer.
-async fn unary<Asked, Answer, F>(
-    limit: usize,
-    request: Request<Incoming>,
-    answer: impl Fn(Asked) -> F,
-) -> Response<Body>
+async fn unary<Asked, Answer, F, B>(limit: usize, request: Request<B>, answer: impl Fn(Asked) -> F) -> Response<Body>
 where
+    B: hyper::body::Body<Data = Bytes, Error = Status> + Send + 'static,
     Asked: prost::Message + Default + 'static,
     Answer: prost::Message + 'static,
     F: Future<Output = Result<Answer, ApiError>>,

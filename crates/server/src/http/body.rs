@@ -20,7 +20,7 @@ pub(crate) struct RequestBody {
 }
 
 impl RequestBody {
-    pub(super) fn new(incoming: Incoming, limit: Duration) -> Self {
+    pub(crate) fn new(incoming: Incoming, limit: Duration) -> Self {
         Self { incoming, limit, timer: None }
     }
 }

@@ -14,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 use volley_scheduler::TenantId;
+use volley_telemetry::EdgeMetrics;
 
 use super::connections::{Connections, Place};
 use crate::access::{Caller, Need, Peer};
@@ -33,6 +34,7 @@ pub(crate) struct Gate {
     connections: Arc<Connections>,
     requests: Arc<AtomicUsize>,
     tls: Option<Arc<Tls>>,
+    rejections: Arc<EdgeMetrics>,
 }
 
 /// A connection that has its place, and nothing else yet.
@@ -50,7 +52,7 @@ pub(crate) struct Visit {
     pub in_force: Arc<InForce>,
     /// Who asks; nobody with a name if none.
     pub caller: Option<Arc<Caller>>,
-    _counted: Counted,
+    _counted: Option<Counted>,
 }
 
 impl Visit {
@@ -63,13 +65,20 @@ impl Visit {
 impl Gate {
     /// For connections that are encrypted by `tls`, if it is there.
     pub(crate) fn new(in_force: &Arc<ArcSwap<InForce>>, tls: Option<Arc<Tls>>) -> Self {
-        Self { in_force: Arc::clone(in_force), connections: Arc::default(), requests: Arc::default(), tls }
+        Self {
+            in_force: Arc::clone(in_force),
+            connections: Arc::default(),
+            requests: Arc::default(),
+            tls,
+            rejections: Arc::new(EdgeMetrics::register()),
+        }
     }
 
     /// For connections that are encrypted by `tls`, if it is there, and counted with those of this gate.
     pub(crate) fn beside(&self, tls: Option<Arc<Tls>>) -> Self {
         let (connections, requests) = (Arc::clone(&self.connections), Arc::clone(&self.requests));
-        Self { in_force: Arc::clone(&self.in_force), connections, requests, tls }
+        let rejections = Arc::clone(&self.rejections);
+        Self { in_force: Arc::clone(&self.in_force), connections, requests, tls, rejections }
     }
 
     /// The configuration in force.
@@ -114,14 +123,25 @@ impl Gate {
     /// [`ApiError`] with status 401, 403 or 429 for a caller who may not, 503 where too many requests are being answered.
     pub(crate) fn admit(&self, need: Need, headers: &HeaderMap, peer: &Peer) -> Result<Visit, ApiError> {
         let in_force = self.in_force.load_full();
-        let counted = Counted::enter(&self.requests);
+        // Who needs no name is not counted, or nobody's requests would keep out everybody's.
+        let counted = (need != Need::Nothing).then(|| Counted::enter(&self.requests));
         let limit = in_force.config.limits.requests.get();
-        if counted.number > limit && need != Need::Nothing {
+        if counted.as_ref().is_some_and(|counted| counted.number > limit) {
             let message = format!("{limit} requests are being answered; try again, or raise limits.requests");
-            return Err(ApiError::new(Cause::Unavailable, message));
+            let error = ApiError::new(Cause::Unavailable, message);
+            self.refused(&error, peer);
+            return Err(error);
         }
-        let caller = in_force.access.admit(need, headers, peer, Instant::now())?;
+        let caller = in_force.access.admit(need, headers, peer, Instant::now());
+        let caller = caller.inspect_err(|error| self.refused(error, peer))?;
         Ok(Visit { in_force, caller, _counted: counted })
+    }
+}
+
+impl Gate {
+    fn refused(&self, error: &ApiError, peer: &Peer) {
+        self.rejections.request_rejected(error.rejection());
+        tracing::debug!(address = %peer.address, status = error.status().as_u16(), error = error.message, "not let in");
     }
 }
 

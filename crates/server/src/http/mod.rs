@@ -16,6 +16,7 @@ mod routes;
 mod yielding;
 
 pub(crate) use admin::serve_admin;
+pub(crate) use body::RequestBody;
 pub(crate) use gate::{Arrival, Gate, Visit};
 pub(crate) use listener::{Edge, IoThreads, Phase};
 pub(crate) use metrics::serve_metrics;
