@@ -58,7 +58,7 @@ pub(crate) async fn run(count: usize) -> Result<Updates, Box<dyn Error>> {
 fn update(admin: SocketAddr, count: usize) -> Result<Updates, Box<dyn Error>> {
     let mistakes = [
         (json!({ "limits": { "headers": 0 } }), "limits.headers"),
-        (json!({ "log": { "fliter": "info" } }), "fliter"),
+        (json!({ "log": { "filtr": "info" } }), "filtr"),
         (json!({ "http": { "port": 1 } }), "http.port"),
     ];
     let mut caller = Caller::connect(admin)?;

@@ -136,9 +136,7 @@ impl Gate {
         let caller = caller.inspect_err(|error| self.refused(error, peer))?;
         Ok(Visit { in_force, caller, _counted: counted })
     }
-}
 
-impl Gate {
     fn refused(&self, error: &ApiError, peer: &Peer) {
         self.rejections.request_rejected(error.rejection());
         tracing::debug!(address = %peer.address, status = error.status().as_u16(), error = error.message, "not let in");
