@@ -89,24 +89,15 @@ impl Instances {
     }
 
     /// Gives back the memory that sessions keep for larger batches, of those that were not leased since the last call but
-    /// one, and has those that learned a limit try for more; to be called now and then. A worker that comes for its
-    /// session meanwhile waits for a run.
+    /// one, and has those that learned a limit try for more; to be called now and then. It runs them, so that it may take as
+    /// long as a device takes to answer. A worker that comes for its session meanwhile opens another.
     pub fn trim_idle(&self) {
         for slot in &self.slots {
-            let mut place = slot.place();
-            place.rest = match (place.rest, &mut place.session) {
-                (Rest::Busy, Some(_)) => Rest::Idle,
-                (rest, Some(session)) if rest == Rest::Idle || session.row_limit() < session.max_rows() => {
-                    if let Err(error) = session.trim() {
-                        tracing::warn!(%error, "a session that rests could not give its memory back");
-                        place.session = None;
-                    } else {
-                        slot.row_limit.store(session.row_limit(), Ordering::Relaxed);
-                    }
-                    Rest::Trimmed
-                }
-                (rest, _) => rest,
-            };
+            let Some(mut session) = slot.take_rested() else { continue };
+            match session.trim() {
+                Ok(()) => slot.give_back(session, Rest::Trimmed),
+                Err(error) => tracing::warn!(%error, "a session that rests could not give its memory back"),
+            }
         }
     }
 
@@ -127,12 +118,27 @@ impl Slot {
         std::mem::take(&mut *self.place()).session
     }
 
+    /// The session, if it has rested for long enough to be trimmed.
+    fn take_rested(&self) -> Option<Session> {
+        let mut place = self.place();
+        let session = place.session.as_ref()?;
+        let is_limited = session.row_limit() < session.max_rows();
+        match place.rest {
+            Rest::Busy => {
+                place.rest = Rest::Idle;
+                None
+            }
+            Rest::Trimmed if !is_limited => None,
+            Rest::Idle | Rest::Trimmed => place.session.take(),
+        }
+    }
+
     /// Puts `session` there, unless another has taken its place.
-    fn give_back(&self, session: Session) {
+    fn give_back(&self, session: Session, rest: Rest) {
         let mut place = self.place();
         if place.session.is_none() {
             self.row_limit.store(session.row_limit(), Ordering::Relaxed);
-            place.session = Some(session);
+            *place = Place { session: Some(session), rest };
         }
     }
 }
@@ -170,7 +176,7 @@ impl Drop for Lease<'_> {
     fn drop(&mut self) {
         // What a panic left of it is not known.
         if let Some(session) = self.session.take().filter(|_| !thread::panicking()) {
-            self.slot.give_back(session);
+            self.slot.give_back(session, Rest::Busy);
         }
     }
 }

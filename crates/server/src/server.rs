@@ -246,14 +246,14 @@ impl Server {
         self.phase.send_replace(Phase::Closing);
         let busy = self.io.join_until(deadline);
         self.scheduler.close();
+        if let Some(warming) = self.warming {
+            warming.finish();
+        }
         if busy > 0 {
             let text = format!("requests were still open after the grace period of {:?}", self.config.shutdown.grace);
             return Err(io::Error::new(io::ErrorKind::TimedOut, text));
         }
         self.workers.join();
-        if let Some(warming) = self.warming {
-            warming.finish();
-        }
         tracing::info!(after_ms = started.elapsed().as_millis() as u64, "everything accepted was answered; bye");
         Ok(())
     }

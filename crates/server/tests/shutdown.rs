@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::io::Write as _;
+use std::net::TcpStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
 
@@ -70,4 +72,14 @@ fn a_linger_beyond_the_grace_period_still_leaves_time_to_finish_in() {
     server.terminate();
     let (success, log) = server.wait();
     assert!(success, "nothing was lost: {log:?}");
+}
+
+#[test]
+fn a_connection_that_says_half_a_word_and_stays_does_not_keep_the_server() {
+    let server = ServerProcess::start(&[]);
+    let mut half_open = TcpStream::connect(server.grpc).expect("the listener is there");
+    half_open.write_all(b"P").expect("it is connected");
+    server.terminate();
+    let (success, log) = server.wait();
+    assert!(success, "it left only after the grace period: {log:?}");
 }

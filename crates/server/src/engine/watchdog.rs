@@ -10,7 +10,7 @@
 //! Either way the requests of the batch are tried once more (by the pipeline), on a fresh session. Opening that is part of
 //! the batch, cannot be interrupted, and has ten times as long.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -111,6 +111,7 @@ impl Watchdog {
         // A run is ended at most this long after its time.
         let interval = (self.limit / 16).clamp(Duration::from_millis(1), Duration::from_millis(50));
         let (mut probed, mut trimmed) = (Instant::now(), Instant::now());
+        let trimming = Arc::new(AtomicBool::new(false));
         while stop.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
             let now = Instant::now();
             for worker in 0..self.watch.running.len() {
@@ -122,11 +123,7 @@ impl Watchdog {
             }
             if now.duration_since(trimmed) >= REST {
                 trimmed = now;
-                for variant in self.crew.variants() {
-                    if let Runs::One(instances) = &variant.runs {
-                        instances.trim_idle();
-                    }
-                }
+                trim(self.crew.variants(), &trimming);
             }
         }
     }
@@ -169,6 +166,28 @@ impl Watchdog {
             run.variant.batch_failed(Fault::Abandoned);
         }
         self.crew.start(successor);
+    }
+}
+
+/// Has sessions that rest give memory back, on a thread of its own: it runs them, and a device that hangs must not keep the
+/// watchdog from its watch. Not if the one before is still at it.
+fn trim(variants: Vec<Arc<ServedVariant>>, trimming: &Arc<AtomicBool>) {
+    // Only this thread sets it, so relaxed; the trimmer clears it when it is done.
+    if trimming.swap(true, Ordering::Relaxed) {
+        return;
+    }
+    let done = Arc::clone(trimming);
+    let trimmer = thread::Builder::new().name("volley-trim".into()).spawn(move || {
+        for variant in variants {
+            if let Runs::One(instances) = &variant.runs {
+                instances.trim_idle();
+            }
+        }
+        done.store(false, Ordering::Relaxed);
+    });
+    if let Err(error) = trimmer {
+        trimming.store(false, Ordering::Relaxed);
+        tracing::warn!(%error, "no thread to trim resting sessions on");
     }
 }
 

@@ -62,6 +62,8 @@ pub(super) struct StreamCaller {
     pub headers: HeaderMap,
     /// The connection's other end.
     pub peer: Peer,
+    /// Held for as long as the stream is answered.
+    pub _call: Arc<()>,
     /// The visit by which the stream was let in: its first request's.
     pub first: Option<Visit>,
 }

@@ -17,6 +17,8 @@ use volley_scheduler::Handoff;
 use super::service;
 use crate::http::{Arrival, Edge, Phase};
 
+/// How long a connection without calls may take to close when the server leaves.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// How long to hold back after the system refused a connection, for want of file descriptors say.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -69,15 +71,34 @@ async fn converse(arrival: Arrival, edge: Arc<Edge>, handoff: Handoff, watcher: 
     if !matches!(spoke, Ok(Ok(()))) {
         return;
     }
+    // Held by each call until it is answered.
+    let calls = Arc::new(());
+    let of_calls = Arc::clone(&calls);
     let service = service_fn(move |request: Request<Incoming>| {
-        let (edge, handoff, peer) = (Arc::clone(&edge), handoff.clone(), peer.clone());
-        async move { Ok::<_, Infallible>(service::answer(&edge, &handoff, &peer, request).await) }
+        let (edge, handoff, peer, call) = (Arc::clone(&edge), handoff.clone(), peer.clone(), Arc::clone(&of_calls));
+        async move { Ok::<_, Infallible>(service::answer(&edge, &handoff, &peer, &call, request).await) }
     });
     let mut http = http2::Builder::new(TokioExecutor::new());
     // A connection whose other end does not answer is closed; one that is only quiet may stay.
     http.timer(TokioTimer::new()).keep_alive_interval(limits.idle_time).keep_alive_timeout(limits.header_time);
     http.max_header_list_size(u32::try_from(limits.header_bytes.get()).unwrap_or(u32::MAX));
-    if let Err(error) = watcher.watch(http.serve_connection(TokioIo::new(stream), service)).await {
-        tracing::debug!(%error, "a gRPC connection ended early");
+    // One end of a connection that says good-bye waits for the other's; who has gone without a word never answers.
+    let gone = async {
+        let _ = phase.wait_for(|phase| *phase == Phase::Closing).await;
+        let mut silent = 0;
+        while silent < 2 {
+            tokio::time::sleep(LAST_WORDS / 2).await;
+            // This one's, and the service's.
+            silent = if Arc::strong_count(&calls) == 2 { silent + 1 } else { 0 };
+        }
+    };
+    tokio::select! {
+        biased;
+        result = watcher.watch(http.serve_connection(TokioIo::new(stream), service)) => {
+            if let Err(error) = result {
+                tracing::debug!(%error, "a gRPC connection ended early");
+            }
+        }
+        () = gone => tracing::debug!("a gRPC connection whose other end does not close is closed"),
     }
 }

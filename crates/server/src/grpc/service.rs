@@ -35,16 +35,17 @@ const PROBE_BYTES: usize = 4096;
 /// What a caller recognises its call by comes back as it was sent.
 const ECHOED: [HeaderName; 2] = [HeaderName::from_static("x-request-id"), HeaderName::from_static("traceparent")];
 
-/// Answers one call, whatever it is.
+/// Answers one call, whatever it is. `call` is held until it is answered.
 pub(super) async fn answer(
     edge: &Arc<Edge>,
     handoff: &Handoff,
     peer: &Peer,
+    call: &Arc<()>,
     request: Request<Incoming>,
 ) -> Response<Body> {
     let echoed = ECHOED.map(|name| request.headers().get(&name).cloned().map(|value| (name, value)));
     let mut response = match edge.grpc_gate.admit(need(request.uri().path()), request.headers(), peer) {
-        Ok(visit) => dispatch(edge, visit, handoff, peer, request).await,
+        Ok(visit) => dispatch(edge, visit, handoff, peer, call, request).await,
         Err(error) => Status::from(error).into_http(),
     };
     response.headers_mut().extend(echoed.into_iter().flatten());
@@ -66,6 +67,7 @@ async fn dispatch(
     visit: Visit,
     handoff: &Handoff,
     peer: &Peer,
+    call: &Arc<()>,
     request: Request<Incoming>,
 ) -> Response<Body> {
     let config = &visit.in_force.config;
@@ -74,7 +76,8 @@ async fn dispatch(
     let (tenant, body_time) = (visit.tenant(), config.limits.body_time);
     if request.uri().path() == "/inference.GRPCInferenceService/ModelStreamInfer" {
         let (opened, patience) = (Instant::now(), patience(request.headers()));
-        let caller = StreamCaller { headers: request.headers().clone(), peer: peer.clone(), first: Some(visit) };
+        let (headers, peer) = (request.headers().clone(), peer.clone());
+        let caller = StreamCaller { headers, peer, _call: Arc::clone(call), first: Some(visit) };
         let caller = Mutex::new(Some(caller));
         let answers = service_fn(|asked: tonic::Request<Streaming<ModelInferRequest>>| {
             let caller = caller.lock().unwrap_or_else(PoisonError::into_inner).take().expect("a call is answered once");
