@@ -50,7 +50,7 @@ fn every_request_sent_before_the_server_says_close_is_answered_after_sigterm() {
         log.iter().any(|entry| entry["message"].as_str().is_some_and(|text| text.contains("everything accepted"))),
         "{log:?}"
     );
-    assert!(std::net::TcpStream::connect(address).is_err(), "nothing listens any more");
+    assert!(TcpStream::connect(address).is_err(), "nothing listens any more");
 }
 
 #[test]
