@@ -179,19 +179,23 @@ fn names(specs: &[TensorSpec]) -> String {
     specs.iter().map(|spec| format!("`{}`", spec.name)).collect::<Vec<_>>().join(", ")
 }
 
-/// Whether no value is a NaN or an infinity. A binary floating-point number is one if all bits of its exponent are set.
+/// Whether no value is a NaN or an infinity. A binary floating-point number is one if all bits of its exponent are set:
+/// then, and only then, adding one to the exponent carries into the bit of the sign.
 fn all_finite(values: &Pieces, dtype: DataType) -> bool {
     match dtype {
-        DataType::Fp16 => all(values, |b| u16::from_le_bytes(b) & 0x7c00 != 0x7c00),
-        DataType::Bf16 => all(values, |b| u16::from_le_bytes(b) & 0x7f80 != 0x7f80),
-        DataType::Fp32 => all(values, |b| u32::from_le_bytes(b) & 0x7f80_0000 != 0x7f80_0000),
-        DataType::Fp64 => all(values, |b| u64::from_le_bytes(b) & 0x7ff0_0000_0000_0000 != 0x7ff0_0000_0000_0000),
+        DataType::Fp16 => all(values, |b| u32::from((u16::from_le_bytes(b) & 0x7fff) + 0x0400) << 16),
+        DataType::Bf16 => all(values, |b| u32::from((u16::from_le_bytes(b) & 0x7fff) + 0x0080) << 16),
+        DataType::Fp32 => all(values, |b| (u32::from_le_bytes(b) & 0x7fff_ffff) + 0x0080_0000),
+        DataType::Fp64 => all(values, |b| {
+            (((u64::from_le_bytes(b) & 0x7fff_ffff_ffff_ffff) + 0x0010_0000_0000_0000) >> 32) as u32
+        }),
         _ => true,
     }
 }
 
-/// Whether every value of `N` bytes is as wished. Values may straddle pieces.
-fn all<const N: usize>(values: &Pieces, good: impl Fn([u8; N]) -> bool) -> bool {
+/// Whether `test` leaves the highest bit of every value of `N` bytes unset. Values may straddle pieces.
+fn all<const N: usize>(values: &Pieces, test: impl Fn([u8; N]) -> u32) -> bool {
+    const HIGHEST: u32 = 1 << 31;
     let mut held = [0; N];
     let mut have = 0;
     for piece in values.iter() {
@@ -204,7 +208,7 @@ fn all<const N: usize>(values: &Pieces, good: impl Fn([u8; N]) -> bool) -> bool 
             if have < N {
                 continue;
             }
-            if !good(held) {
+            if test(held) & HIGHEST != 0 {
                 return false;
             }
         }
@@ -212,7 +216,7 @@ fn all<const N: usize>(values: &Pieces, good: impl Fn([u8; N]) -> bool) -> bool 
         held[..tail.len()].copy_from_slice(tail);
         have = tail.len();
         // A fold without an early exit, so that the compiler can use wide registers.
-        if whole.iter().fold(0_u32, |bad, &value| bad | u32::from(!good(value))) != 0 {
+        if whole.iter().fold(0, |bad, &value| bad | test(value)) & HIGHEST != 0 {
             return false;
         }
     }

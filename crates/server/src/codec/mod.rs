@@ -2,12 +2,14 @@
 
 mod binding;
 mod data;
+mod head;
 mod message;
 mod object;
 mod parameters;
 mod pieces;
 mod request;
 mod response;
+mod text;
 mod v1;
 
 pub(crate) use binding::{InferRequest, Interface, Unbound};

@@ -2,72 +2,22 @@
 //!
 //! [`Envelope::read`] takes the JSON apart, [`Envelope::bind`] checks it against a model.
 
-use std::borrow::Cow;
 use std::fmt;
 
 use bytes::Bytes;
-use serde::{Deserialize, Deserializer};
-use serde_json::value::RawValue;
 use volley_gpu_runtime::TensorSpec;
 
 use super::binding::{Binding, InferRequest, Interface, Slot, Unbound, WantedOutput};
 use super::data::{self, has_text};
-use super::object::Object;
+use super::head::{self, Input, Known};
 use super::{Parameters, Pieces};
 use crate::error::ApiError;
 
 /// A body taken apart, not yet checked against a model.
 #[derive(Debug)]
 pub(crate) struct Envelope<'a> {
-    json: Json<'a>,
+    head: Known<'a>,
     binary: Pieces,
-}
-
-#[derive(Debug, Deserialize)]
-struct Json<'a> {
-    #[serde(default)]
-    id: Option<String>,
-    #[serde(default, deserialize_with = "null_as_absent")]
-    parameters: Object<Parameters>,
-    #[serde(borrow)]
-    inputs: Vec<Object<Input<'a>>>,
-    #[serde(borrow, default, deserialize_with = "null_as_absent")]
-    outputs: Vec<Object<Output<'a>>>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Input<'a> {
-    #[serde(borrow)]
-    name: Cow<'a, str>,
-    shape: Vec<u64>,
-    #[serde(borrow)]
-    datatype: Cow<'a, str>,
-    #[serde(default, deserialize_with = "null_as_absent")]
-    parameters: Object<TensorParameters>,
-    #[serde(borrow, default)]
-    data: Option<&'a RawValue>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Output<'a> {
-    #[serde(borrow)]
-    name: Cow<'a, str>,
-    #[serde(default, deserialize_with = "null_as_absent")]
-    parameters: Object<TensorParameters>,
-}
-
-#[derive(Debug, Deserialize, Default)]
-#[serde(default)]
-struct TensorParameters {
-    binary_data_size: Option<u64>,
-    binary_data: Option<bool>,
-    classification: Option<u64>,
-    shared_memory_region: Option<String>,
-}
-
-/// Reads `null` as if the member were absent: clients that write out a whole structure of theirs send it.
-fn null_as_absent<'de, T: Default + Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
-    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 /// Cuts a body in two: the JSON, in one piece, and the raw tensors after it. `json_length` is the value of
@@ -99,20 +49,20 @@ impl<'a> Envelope<'a> {
         if json.is_empty() {
             return Err(ApiError::invalid("body", "empty; expected a JSON object with `inputs`"));
         }
-        let Object(json) = parse::<Object<Json<'a>>>(json)?;
-        json.parameters.check()?;
-        Ok(Self { json, binary })
+        // Values in the JSON make it as good as unique.
+        let head = if binary.len() > 0 { head::known(json)? } else { Known::New(head::read(json)?) };
+        Ok(Self { head, binary })
     }
 }
 
 impl Unbound for Envelope<'_> {
     fn parameters(&self) -> &Parameters {
-        &self.json.parameters
+        &self.head.parameters
     }
 
     fn bind(mut self, interface: Interface<'_>) -> Result<InferRequest, ApiError> {
         let mut binding = Binding::new(interface);
-        for (position, input) in self.json.inputs.iter().enumerate() {
+        for (position, input) in self.head.inputs.iter().enumerate() {
             let slot = binding.describe(position, &input.name, &input.datatype, &input.shape)?;
             let values = take_values(input, &mut self.binary, &slot)?;
             binding.fill(&slot, values)?;
@@ -123,8 +73,8 @@ impl Unbound for Envelope<'_> {
                 format_args!("{} bytes are left over after the last binary tensor", self.binary.len()),
             ));
         }
-        let default = self.json.parameters.binary_data_output.unwrap_or(false);
-        for (position, output) in self.json.outputs.iter().enumerate() {
+        let default = self.head.parameters.binary_data_output.unwrap_or(false);
+        for (position, output) in self.head.outputs.iter().enumerate() {
             let wrong = |field: &str, message: &str| {
                 Err(ApiError::invalid(format_args!("outputs[{position}].parameters.{field}"), message))
             };
@@ -136,7 +86,7 @@ impl Unbound for Envelope<'_> {
                 return wrong("shared_memory_region", "shared memory is not offered; take the values");
             }
         }
-        let request = binding.finish(self.json.id, default)?;
+        let request = binding.finish(self.head.id.clone(), default)?;
         let textless = |wanted: &&WantedOutput| !wanted.binary && !has_text(interface.outputs[wanted.index].dtype);
         if let Some(wanted) = request.outputs.iter().find(textless) {
             let TensorSpec { name, dtype, .. } = &interface.outputs[wanted.index];
@@ -175,22 +125,6 @@ fn take_values(input: &Input<'_>, binary: &mut Pieces, slot: &Slot<'_>) -> Resul
             Ok(binary.split_to(expected))
         }
     }
-}
-
-/// Parses JSON; only when that fails, again with the path of the field at fault.
-pub(super) fn parse<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, ApiError> {
-    serde_json::from_slice(json).map_err(|plain| {
-        let mut deserializer = serde_json::Deserializer::from_slice(json);
-        let Err(error) = serde_path_to_error::deserialize::<_, T>(&mut deserializer) else {
-            return ApiError::invalid("body", format_args!("not the JSON the protocol asks for: {plain}"));
-        };
-        // A question mark stands for what the parser was at when it could not tell the field.
-        let path = error.path().to_string();
-        match path.trim_end_matches('?').trim_end_matches('.') {
-            "" => ApiError::invalid("body", format_args!("not the JSON the protocol asks for: {plain}")),
-            field => ApiError::invalid(field, error.inner()),
-        }
-    })
 }
 
 #[cfg(test)]

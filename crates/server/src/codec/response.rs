@@ -1,11 +1,11 @@
 //! Inference responses: JSON, with raw tensors after it where the caller asked for them.
 
-use bytes::{BufMut, Bytes, BytesMut};
-use serde::Serialize;
-use serde_json::value::RawValue;
+use bytes::Bytes;
+use serde::{Serialize, Serializer};
 use volley_gpu_runtime::{DataType, Outputs, TensorSpec};
 
 use super::binding::InferRequest;
+use super::text::Text;
 
 /// A response body, and how much of it is JSON if raw tensors follow.
 #[derive(Debug)]
@@ -16,19 +16,8 @@ pub(crate) struct Encoded {
     pub json_length: Option<usize>,
 }
 
-#[derive(Serialize)]
-struct Response<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    id: Option<&'a str>,
-    model_name: &'a str,
-    model_version: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    parameters: Option<Participation>,
-    outputs: Vec<Tensor<'a>>,
-}
-
 /// How many members of an ensemble answered, of how many.
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Participation {
     /// Those who answered.
     pub ensemble_members: usize,
@@ -49,99 +38,99 @@ pub(crate) struct Answerer<'a> {
     pub participation: Option<Participation>,
 }
 
-#[derive(Serialize)]
-struct Tensor<'a> {
-    name: &'a str,
-    datatype: &'static str,
-    shape: Shape<'a>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    parameters: Option<Binary>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    data: Option<Box<RawValue>>,
-}
-
-#[derive(Serialize)]
-struct Binary {
-    binary_data_size: usize,
-}
-
-/// A row's shape with the batch axis before it.
-struct Shape<'a> {
-    rows: usize,
-    row: &'a [usize],
-}
-
-impl Serialize for Shape<'_> {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(std::iter::once(&self.rows).chain(self.row))
-    }
-}
-
 /// Writes the response to `request` with the outputs it asked for.
 ///
 /// # Panics
 /// Never: numbers and names always have a JSON form.
 pub(crate) fn encode(answerer: Answerer<'_>, request: &InferRequest, outputs: &Outputs) -> Encoded {
-    let rows = request.rows;
-    let tensors: Vec<(bool, Bytes)> =
-        request.outputs.iter().map(|wanted| (wanted.binary, outputs.tensor(wanted.index))).collect();
-    let described = request.outputs.iter().zip(&tensors).map(|(wanted, (binary, bytes))| {
-        let spec = &answerer.outputs[wanted.index];
-        Tensor {
-            name: &spec.name,
-            datatype: spec.dtype.name(),
-            shape: Shape { rows, row: &spec.row_shape },
-            parameters: binary.then_some(Binary { binary_data_size: bytes.len() }),
-            data: (!binary).then(|| numbers(spec.dtype, bytes)),
-        }
-    });
-    let response = Response {
-        id: request.id.as_deref(),
-        model_name: answerer.model,
-        model_version: answerer.version,
-        parameters: answerer.participation,
-        outputs: described.collect(),
-    };
-    let raw: usize = tensors.iter().filter(|(binary, _)| *binary).map(|(_, bytes)| bytes.len()).sum();
-    let mut body = BytesMut::with_capacity(512 + raw).writer();
-    serde_json::to_writer(&mut body, &response).expect("writing to memory cannot fail");
-    let mut body = body.into_inner();
-    let json_length = body.len();
-    let any_binary = tensors.iter().any(|(binary, _)| *binary);
-    for (_, bytes) in tensors.iter().filter(|(binary, _)| *binary) {
-        body.extend_from_slice(bytes);
+    let raw = || request.outputs.iter().filter(|wanted| wanted.binary).map(|wanted| outputs.tensor(wanted.index));
+    let raw_length = raw().map(|bytes| bytes.len()).sum::<usize>();
+    let mut json = Text::with_room(512 + raw_length);
+    json.raw("{");
+    if let Some(id) = &request.id {
+        json.raw("\"id\":");
+        json.string(id);
+        json.raw(",");
     }
-    Encoded { body: body.freeze(), json_length: any_binary.then_some(json_length) }
+    json.raw("\"model_name\":");
+    json.string(answerer.model);
+    json.raw(",\"model_version\":");
+    json.string(answerer.version);
+    if let Some(Participation { ensemble_members, ensemble_size }) = answerer.participation {
+        json.raw(",\"parameters\":{\"ensemble_members\":");
+        json.number(ensemble_members);
+        json.raw(",\"ensemble_size\":");
+        json.number(ensemble_size);
+        json.raw("}");
+    }
+    json.raw(",\"outputs\":");
+    let mut before = "[";
+    for wanted in &request.outputs {
+        json.raw(before);
+        before = ",";
+        describe(&mut json, &answerer.outputs[wanted.index], request.rows);
+        let values = outputs.tensor(wanted.index);
+        if wanted.binary {
+            json.raw(",\"parameters\":{\"binary_data_size\":");
+            json.number(values.len());
+            json.raw("}}");
+        } else {
+            json.raw(",\"data\":");
+            json.value(&Numbers(answerer.outputs[wanted.index].dtype, &values));
+            json.raw("}");
+        }
+    }
+    json.raw("]}");
+    let json_length = json.len();
+    let mut body = json.into_bytes();
+    raw().for_each(|bytes| body.extend_from_slice(&bytes));
+    let any_raw = request.outputs.iter().any(|wanted| wanted.binary);
+    Encoded { body: body.freeze(), json_length: any_raw.then_some(json_length) }
 }
 
-/// The values as a JSON list, each number so that it reads back to the same bits; NaN and infinities as `null`.
-pub(super) fn numbers(dtype: DataType, bytes: &[u8]) -> Box<RawValue> {
-    macro_rules! list {
-        ($type:ty) => {
-            serde_json::value::to_raw_value(
-                &bytes
-                    .chunks_exact(size_of::<$type>())
-                    .map(|b| <$type>::from_le_bytes(b.try_into().expect("chunks have the type's size")))
-                    .collect::<Vec<_>>(),
-            )
-        };
+/// Begins an output: its name, type and shape.
+fn describe(json: &mut Text, spec: &TensorSpec, rows: usize) {
+    json.raw("{\"name\":");
+    json.string(&spec.name);
+    json.raw(",\"datatype\":");
+    json.string(spec.dtype.name());
+    json.raw(",\"shape\":[");
+    json.number(rows);
+    for &axis in &spec.row_shape {
+        json.raw(",");
+        json.number(axis);
     }
-    match dtype {
-        DataType::Fp32 => list!(f32),
-        DataType::Fp64 => list!(f64),
-        DataType::Bool => serde_json::value::to_raw_value(&bytes.iter().map(|&b| b != 0).collect::<Vec<_>>()),
-        DataType::Uint8 => list!(u8),
-        DataType::Uint16 => list!(u16),
-        DataType::Uint32 => list!(u32),
-        DataType::Uint64 => list!(u64),
-        DataType::Int8 => list!(i8),
-        DataType::Int16 => list!(i16),
-        DataType::Int32 => list!(i32),
-        DataType::Int64 => list!(i64),
-        // Half precision has no JSON form, and is not asked for in one.
-        _ => list!(u16),
+    json.raw("]");
+}
+
+/// Values as a JSON list, each number so that it reads back to the same bits; NaN and infinities as `null`.
+pub(super) struct Numbers<'a>(pub DataType, pub &'a [u8]);
+
+impl Serialize for Numbers<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self(dtype, bytes) = self;
+        macro_rules! list {
+            ($type:ty) => {{
+                let (values, _) = bytes.as_chunks();
+                serializer.collect_seq(values.iter().map(|&value| <$type>::from_le_bytes(value)))
+            }};
+        }
+        match dtype {
+            DataType::Fp32 => list!(f32),
+            DataType::Fp64 => list!(f64),
+            DataType::Bool => serializer.collect_seq(bytes.iter().map(|&byte| byte != 0)),
+            DataType::Uint8 => list!(u8),
+            DataType::Uint16 => list!(u16),
+            DataType::Uint32 => list!(u32),
+            DataType::Uint64 => list!(u64),
+            DataType::Int8 => list!(i8),
+            DataType::Int16 => list!(i16),
+            DataType::Int32 => list!(i32),
+            DataType::Int64 => list!(i64),
+            // Half precision has no JSON form, and is not asked for in one.
+            _ => list!(u16),
+        }
     }
-    .expect("numbers always have a JSON form")
 }
 
 #[cfg(test)]

@@ -12,8 +12,8 @@ use volley_gpu_runtime::{DataType, Outputs, TensorSpec};
 use super::binding::{Binding, InferRequest, Interface, Unbound};
 use super::data;
 use super::object::Object;
-use super::request::parse;
-use super::response::numbers;
+use super::head::parse;
+use super::response::Numbers;
 use super::{Answerer, Parameters};
 use crate::error::ApiError;
 
@@ -231,14 +231,15 @@ struct Nested {
 
 impl Serialize for Nested {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let values = Numbers(self.dtype, &self.bytes);
         match &self.shape[..] {
             [] => {
-                let list = numbers(self.dtype, &self.bytes);
+                let list = serde_json::value::to_raw_value(&values).map_err(serde::ser::Error::custom)?;
                 let number: &RawValue =
                     serde_json::from_str(list.get().trim_matches(['[', ']'])).map_err(serde::ser::Error::custom)?;
                 number.serialize(serializer)
             }
-            [_] => numbers(self.dtype, &self.bytes).serialize(serializer),
+            [_] => values.serialize(serializer),
             [count, rest @ ..] => {
                 let each = self.bytes.len() / count.max(&1);
                 serializer.collect_seq((0..*count).map(|index| Self {

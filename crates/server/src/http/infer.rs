@@ -59,6 +59,9 @@ impl Target {
         }
         let rest = path.strip_prefix("/v2/models/")?.strip_suffix("/infer")?;
         let protocol = Protocol::V2;
+        if !rest.contains(['/', '%']) {
+            return Some(Self { model: rest.to_owned(), version: None, protocol });
+        }
         match rest.split_once("/versions/") {
             None if !rest.contains('/') => Some(Self { model: decode(rest)?, version: None, protocol }),
             Some((model, version)) if !model.contains('/') && !version.contains('/') => {
