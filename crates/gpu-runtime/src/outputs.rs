@@ -85,15 +85,30 @@ impl Outputs {
     /// # Panics
     /// If the model has no such output.
     #[must_use]
+    pub fn values(&self, output: usize) -> &[u8] {
+        match &self.0 {
+            Pieces::Joined { bytes, rows, specs } => &bytes[joined(specs, *rows, output)],
+            Pieces::Apart(pieces) => &pieces[output],
+        }
+    }
+
+    /// The bytes of output `output`, to be kept; they are not copied.
+    ///
+    /// # Panics
+    /// If the model has no such output.
+    #[must_use]
     pub fn tensor(&self, output: usize) -> Bytes {
         match &self.0 {
-            Pieces::Joined { bytes, rows, specs } => {
-                let start: usize = specs[..output].iter().map(|spec| spec.row_bytes() * rows).sum();
-                bytes.slice(start..start + specs[output].row_bytes() * rows)
-            }
+            Pieces::Joined { bytes, rows, specs } => bytes.slice(joined(specs, *rows, output)),
             Pieces::Apart(pieces) => pieces[output].clone(),
         }
     }
+}
+
+/// Where in the one piece the bytes of output `output` are.
+fn joined(specs: &[TensorSpec], rows: usize, output: usize) -> Range<usize> {
+    let start: usize = specs[..output].iter().map(|spec| spec.row_bytes() * rows).sum();
+    start..start + specs[output].row_bytes() * rows
 }
 
 /// Rows of a buffer that must not be written while this lives.

@@ -186,9 +186,9 @@ fn all_finite(values: &Pieces, dtype: DataType) -> bool {
         DataType::Fp16 => all(values, |b| u32::from((u16::from_le_bytes(b) & 0x7fff) + 0x0400) << 16),
         DataType::Bf16 => all(values, |b| u32::from((u16::from_le_bytes(b) & 0x7fff) + 0x0080) << 16),
         DataType::Fp32 => all(values, |b| (u32::from_le_bytes(b) & 0x7fff_ffff) + 0x0080_0000),
-        DataType::Fp64 => all(values, |b| {
-            (((u64::from_le_bytes(b) & 0x7fff_ffff_ffff_ffff) + 0x0010_0000_0000_0000) >> 32) as u32
-        }),
+        DataType::Fp64 => {
+            all(values, |b| (((u64::from_le_bytes(b) & 0x7fff_ffff_ffff_ffff) + 0x0010_0000_0000_0000) >> 32) as u32)
+        }
         _ => true,
     }
 }

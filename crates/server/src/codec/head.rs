@@ -139,8 +139,10 @@ impl<'a> Head<'a> {
         let inputs = self.inputs.into_iter().map(|Object(Input { name, shape, datatype, parameters, .. })| {
             Object(Input { name: own(name), shape, datatype: own(datatype), parameters, data: None })
         });
-        let outputs =
-            self.outputs.into_iter().map(|Object(Output { name, parameters })| Object(Output { name: own(name), parameters }));
+        let outputs = self
+            .outputs
+            .into_iter()
+            .map(|Object(Output { name, parameters })| Object(Output { name: own(name), parameters }));
         let (inputs, outputs) = (inputs.collect(), outputs.collect());
         Ok(Head { id: self.id, parameters: self.parameters, inputs, outputs })
     }

@@ -43,8 +43,8 @@ pub(crate) struct Answerer<'a> {
 /// # Panics
 /// Never: numbers and names always have a JSON form.
 pub(crate) fn encode(answerer: Answerer<'_>, request: &InferRequest, outputs: &Outputs) -> Encoded {
-    let raw = || request.outputs.iter().filter(|wanted| wanted.binary).map(|wanted| outputs.tensor(wanted.index));
-    let raw_length = raw().map(|bytes| bytes.len()).sum::<usize>();
+    let raw = || request.outputs.iter().filter(|wanted| wanted.binary).map(|wanted| outputs.values(wanted.index));
+    let raw_length = raw().map(<[u8]>::len).sum::<usize>();
     let mut json = Text::with_room(512 + raw_length);
     json.raw("{");
     if let Some(id) = &request.id {
@@ -69,21 +69,21 @@ pub(crate) fn encode(answerer: Answerer<'_>, request: &InferRequest, outputs: &O
         json.raw(before);
         before = ",";
         describe(&mut json, &answerer.outputs[wanted.index], request.rows);
-        let values = outputs.tensor(wanted.index);
+        let values = outputs.values(wanted.index);
         if wanted.binary {
             json.raw(",\"parameters\":{\"binary_data_size\":");
             json.number(values.len());
             json.raw("}}");
         } else {
             json.raw(",\"data\":");
-            json.value(&Numbers(answerer.outputs[wanted.index].dtype, &values));
+            json.value(&Numbers(answerer.outputs[wanted.index].dtype, values));
             json.raw("}");
         }
     }
     json.raw("]}");
     let json_length = json.len();
     let mut body = json.into_bytes();
-    raw().for_each(|bytes| body.extend_from_slice(&bytes));
+    raw().for_each(|bytes| body.extend_from_slice(bytes));
     let any_raw = request.outputs.iter().any(|wanted| wanted.binary);
     Encoded { body: body.freeze(), json_length: any_raw.then_some(json_length) }
 }

@@ -11,8 +11,8 @@ use volley_gpu_runtime::{DataType, Outputs, TensorSpec};
 
 use super::binding::{Binding, InferRequest, Interface, Unbound};
 use super::data;
-use super::object::Object;
 use super::head::parse;
+use super::object::Object;
 use super::response::Numbers;
 use super::{Answerer, Parameters};
 use crate::error::ApiError;
