@@ -320,3 +320,31 @@ fn a_model_that_keeps_failing_is_taken_out_and_readiness_says_so_until_it_works(
     assert_eq!(connection.ask("breaking", &body).values(0), values);
     assert_eq!(server.metric(healthy), 1.0);
 }
+
+/// Keeps the only worker from its work until [`Repository::fault`] says something else.
+fn hang(server: &ServerProcess, repository: &Repository, parameters: &Value) -> JoinHandle<u16> {
+    repository.fault("hang-once");
+    let (address, body) = (server.http, question(&[9.0; 4], parameters));
+    let first = std::thread::spawn(move || Connection::to(address).ask("breaking", &body).status);
+    while repository.fault_file().exists() {
+        std::thread::yield_now();
+    }
+    first
+}
+
+const ONE_WORKER: [(&str, &str); 3] =
+    [("VOLLEY_RUNTIME__WORKERS", "1"), ("VOLLEY_RUNTIME__RUN_LIMIT", "60s"), ("VOLLEY_HTTP__THREADS", "1")];
+
+#[test]
+fn a_body_counts_until_its_request_is_answered() {
+    let settings =
+        [&ONE_WORKER[..], &[("VOLLEY_LIMITS__BODY_BYTES", "200"), ("VOLLEY_HTTP__MAX_BODY_BYTES", "200")]].concat();
+    let (server, repository) = serve("bodies", &settings);
+    let first = hang(&server, &repository, &json!({ "cache": false }));
+    let (values, body) = echo(1);
+    assert!((101..=200).contains(&body.bytes.len()), "{} bytes: one fits, two do not", body.bytes.len());
+    assert_eq!(server.connect().ask("breaking", &body).status, 503);
+    repository.fault("pass");
+    assert_eq!(first.join().expect("it is answered"), 200);
+    assert_eq!(server.connect().ask("breaking", &body).values(0), values);
+}

@@ -210,9 +210,9 @@ where
         let arrival = Instant::now();
         pace.head_is_read();
         let mut response = match self.gate.admit((self.needs)(&request), request.headers(), peer) {
-            Ok(visit) => {
-                let limit = visit.in_force.config.limits.body_time;
-                (self.answer)(request.map(|body| RequestBody::new(body, limit)), visit, arrival).await
+            Ok(mut visit) => {
+                let request = request.map(|body| self.gate.body(&mut visit, body));
+                (self.answer)(request, visit, arrival).await
             }
             Err(error) => {
                 let close = matches!(error.cause, Cause::Unauthenticated);

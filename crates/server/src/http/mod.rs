@@ -1,6 +1,7 @@
 //! The HTTP edge: threads that accept connections, read requests and write responses.
 
 mod admin;
+mod bodies;
 mod body;
 mod cache;
 mod compression;
@@ -16,7 +17,7 @@ mod routes;
 mod yielding;
 
 pub(crate) use admin::serve_admin;
-pub(crate) use body::RequestBody;
+pub(crate) use bodies::Held;
 pub(crate) use gate::{Arrival, Gate, Visit};
 pub(crate) use listener::{Edge, IoThreads, Phase};
 pub(crate) use metrics::serve_metrics;
