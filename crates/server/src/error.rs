@@ -141,9 +141,12 @@ impl ApiError {
     /// How long the caller should stay away, for overload.
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         match self.cause {
-            Cause::QueueFull | Cause::Overloaded | Cause::QuotaExceeded | Cause::ShuttingDown | Cause::Unavailable => {
-                Some(Duration::from_secs(1))
-            }
+            Cause::QueueFull
+            | Cause::Overloaded
+            | Cause::QuotaExceeded
+            | Cause::ShuttingDown
+            | Cause::Unavailable
+            | Cause::Deadline => Some(Duration::from_secs(1)),
             Cause::DeadlineUnmeetable(wait) | Cause::TooOften(wait) => Some(wait),
             _ => None,
         }
@@ -187,6 +190,15 @@ impl ApiError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whoever_is_refused_for_want_of_time_or_room_is_told_when_to_try_again() {
+        let unmeetable = ApiError::unmeetable(Duration::from_millis(3));
+        let late = [ApiError::deadline(), ApiError::hopeless(), unmeetable];
+        assert!(late.iter().all(|error| error.status() == 504 && error.retry_after().is_some()));
+        let full = [Cause::QueueFull, Cause::Overloaded, Cause::Unavailable].map(|cause| ApiError::new(cause, ""));
+        assert!(full.iter().all(|error| error.status() == 503 && error.retry_after().is_some()));
+    }
 
     #[test]
     fn a_long_message_keeps_its_field_and_what_was_expected() {
