@@ -332,8 +332,42 @@ fn hang(server: &ServerProcess, repository: &Repository, parameters: &Value) -> 
     first
 }
 
+/// Sends these to the model that breaks, and returns when the server, which has one thread for them, has read all.
+fn send_each(server: &ServerProcess, bodies: &[&Body]) -> Vec<Connection> {
+    let mut marker = server.connect();
+    let mut turn = || assert_eq!(marker.send("GET", "/v2/health/live", &[], b"").status, 200);
+    let mut sent = Vec::new();
+    for body in bodies {
+        let mut connection = server.connect();
+        connection.write("POST", "/v2/models/breaking/infer", &[], &body.bytes);
+        sent.push(connection);
+        turn();
+        turn();
+    }
+    sent
+}
+
 const ONE_WORKER: [(&str, &str); 3] =
     [("VOLLEY_RUNTIME__WORKERS", "1"), ("VOLLEY_RUNTIME__RUN_LIMIT", "60s"), ("VOLLEY_HTTP__THREADS", "1")];
+
+#[test]
+fn those_who_ask_the_same_of_an_ensemble_at_once_share_an_answer_without_a_member_too() {
+    let (server, repository) = serve_ensemble("shared", &ONE_WORKER);
+    let first = hang(&server, &repository, &json!({ "use_ensemble": true }));
+    let same = question(&[5.0, 666.0, 6.0, 7.0], &json!({ "use_ensemble": true }));
+    let waiting = send_each(&server, &[&same; 6]);
+    repository.fault("refuse 666");
+    assert_eq!(first.join().expect("it is answered"), 200);
+    for mut connection in waiting {
+        let reply = connection.read().expect("a reply");
+        assert_eq!(participation(&reply), (1, 2));
+        assert_eq!(reply.values(0), [5.0, 666.0, 6.0, 7.0]);
+    }
+    let series = r#"batch_processing_ensemble_member_failures_total{model="breaking",version="1",member="fp32"}"#;
+    assert_eq!(server.metric(series), 1.0, "it was computed once");
+    repository.fault("pass");
+    assert_eq!(participation(&server.connect().ask("breaking", &same)), (2, 2), "and not kept");
+}
 
 #[test]
 fn a_body_counts_until_its_request_is_answered() {
