@@ -1,5 +1,6 @@
 //! The HTTP edge: threads that accept connections, read requests and write responses.
 
+mod accept;
 mod admin;
 mod bodies;
 mod body;
@@ -16,6 +17,7 @@ mod repository;
 mod routes;
 mod yielding;
 
+pub(crate) use accept::accept;
 pub(crate) use admin::serve_admin;
 pub(crate) use bodies::Held;
 pub(crate) use gate::{Arrival, Gate, Visit};
