@@ -218,14 +218,19 @@ enum Transport {
 }
 
 impl Stream {
-    /// Waits until something can be read of a connection that was silent so far, which takes no memory for it; an
-    /// encrypted one has spoken already.
+    /// Waits until something can be read of a connection that was silent so far, since its handshake if it is encrypted.
+    /// Takes no memory for it.
     pub(crate) async fn first_byte(&self) -> io::Result<()> {
-        match &self.stream {
-            // Not `readable`, which may be mistaken.
-            Transport::Plain(stream) => stream.peek(&mut [0]).await.map(drop),
-            Transport::Encrypted(_) => Ok(()),
-        }
+        let stream = match &self.stream {
+            Transport::Plain(stream) => stream,
+            Transport::Encrypted(stream) => match stream.get_ref() {
+                // It came with the end of the handshake.
+                (_, session) if !session.wants_read() => return Ok(()),
+                (stream, _) => stream,
+            },
+        };
+        // Not `readable`, which may be mistaken.
+        stream.peek(&mut [0]).await.map(drop)
     }
 }
 
