@@ -121,9 +121,10 @@ async fn update(
 
 impl From<Refused> for ApiError {
     fn from(refused: Refused) -> Self {
+        // Told whole, however long: each line is a setting to put right.
         match refused {
-            Refused::Wrong(error) => Self::new(Cause::Invalid, error.to_string()),
-            Refused::Fixed(_) => Self::new(Cause::Conflict, refused.to_string()),
+            Refused::Wrong(error) => Self { cause: Cause::Invalid, message: error.to_string() },
+            Refused::Fixed(_) => Self { cause: Cause::Conflict, message: refused.to_string() },
             Refused::Model(error) => error,
         }
     }
