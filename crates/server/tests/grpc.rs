@@ -388,3 +388,22 @@ fn messages_for_which_there_is_no_room_are_refused_as_over_http() {
     }
     assert_eq!(stream.finish().code, 0);
 }
+
+#[test]
+fn each_message_of_a_stream_is_let_in_for_itself() {
+    let server = ServerProcess::start(&[("VOLLEY_LIMITS__REQUESTS", "1")]);
+    let mut client = Client::to(server.grpc);
+    let mut stream = client.open("ModelStreamInfer");
+    let mut ask = || {
+        stream.send(&raw_request(&[window(1)]));
+        stream.next::<StreamResponse>().error_message
+    };
+    assert_eq!(ask(), "");
+    let holding = hold(&server, 100);
+    eventually("the other request", || server.connect().send("GET", "/v2", &[], b"").status == 503);
+    let refused = ask();
+    assert!(refused.contains("limits.requests"), "the stream has no place of its own: {refused:?}");
+    let_go(holding);
+    eventually("room", || server.connect().send("GET", "/v2", &[], b"").status == 200);
+    assert_eq!(ask(), "");
+}

@@ -2,6 +2,7 @@
 
 mod common;
 
+use common::grpc::{Client, Nothing};
 use common::{Connection, ServerProcess, binary_request, eventually, window};
 use serde_json::json;
 
@@ -140,4 +141,15 @@ fn bodies_for_which_there_is_no_room_are_refused_and_their_callers_are_told_so()
 fn fewer_bytes_of_bodies_than_the_largest_has_are_refused_at_start() {
     let text = ServerProcess::refusal(&[("VOLLEY_LIMITS__BODY_BYTES", "16000000")]);
     assert!(text.contains("limits.body_bytes: 16000000; expected at least http.max_body_bytes"), "{text}");
+}
+
+#[test]
+fn probes_take_no_place_of_requests_however_long_they_last() {
+    let server = ServerProcess::start(&[("VOLLEY_LIMITS__REQUESTS", "1")]);
+    let mut client = Client::to(server.grpc);
+    client.begin("ServerLive");
+    client.begin("ServerReady");
+    assert_eq!(client.call("ServerLive", &[], &Nothing {}).code, 0);
+    assert_eq!(client.call("ServerMetadata", &[], &Nothing {}).code, 0);
+    assert_eq!(server.connect().send("GET", "/v2", &[], b"").status, 200);
 }

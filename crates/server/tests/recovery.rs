@@ -370,6 +370,24 @@ fn those_who_ask_the_same_of_an_ensemble_at_once_share_an_answer_without_a_membe
 }
 
 #[test]
+fn a_request_that_cannot_be_queued_as_more_urgent_keeps_the_place_it_has() {
+    let settings = [&ONE_WORKER[..], &[("VOLLEY_SCHEDULER__LANE_CAPACITY", "1")]].concat();
+    let (server, repository) = serve("rank", &settings);
+    let first = hang(&server, &repository, &json!({ "cache": false }));
+    let asked = |value: f32, priority: &str| question(&[value; 4], &json!({ "priority": priority }));
+    let (low, critical, same) = (asked(1.0, "low"), asked(2.0, "critical"), asked(1.0, "critical"));
+    let waiting = send_each(&server, &[&low, &critical, &same]);
+    repository.fault("pass");
+    assert_eq!(first.join().expect("it is answered"), 200);
+    for (mut connection, value) in waiting.into_iter().zip([1.0, 2.0, 1.0]) {
+        let reply = connection.read().expect("a reply");
+        assert_eq!(reply.status, 200, "{}", String::from_utf8_lossy(&reply.body));
+        assert_eq!(reply.values(0), [value; 4]);
+    }
+    assert_eq!(server.metric(r#"batch_processing_cache_shared_total{tier="local"}"#), 1.0, "the last joined the first");
+}
+
+#[test]
 fn a_body_counts_until_its_request_is_answered() {
     let settings =
         [&ONE_WORKER[..], &[("VOLLEY_LIMITS__BODY_BYTES", "200"), ("VOLLEY_HTTP__MAX_BODY_BYTES", "200")]].concat();
