@@ -122,7 +122,7 @@ fn bodies_for_which_there_is_no_room_are_refused_and_their_callers_are_told_so()
     chunked.write_raw(&[b"5000\r\n", &vec![b' '; 0x5000][..], b"\r\n0\r\n\r\n"].concat());
     assert_eq!(chunked.read().expect("an answer").status, 503);
     let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    std::io::Write::write_all(&mut packer, &large).expect("memory");
+    std::io::Write::write_all(&mut packer, &large[..1_000_000]).expect("memory");
     let packed = packer.finish().expect("memory");
     let gzip = [("Content-Encoding", "gzip")];
     assert_eq!(server.connect().send("POST", "/v2/models/cnn_lstm/infer", &gzip, &packed[..]).status, 503);
