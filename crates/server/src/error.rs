@@ -47,6 +47,8 @@ pub(crate) enum Cause {
     MethodNotAllowed,
     /// The request's lane is full.
     QueueFull,
+    /// As much of other requests is there as may be.
+    Overloaded,
     /// The server is leaving.
     ShuttingDown,
     /// The deadline passed.
@@ -128,7 +130,9 @@ impl ApiError {
             Cause::Conflict => StatusCode::CONFLICT,
             Cause::NotFound => StatusCode::NOT_FOUND,
             Cause::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Cause::QueueFull | Cause::ShuttingDown | Cause::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Cause::QueueFull | Cause::Overloaded | Cause::ShuttingDown | Cause::Unavailable => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Cause::Deadline | Cause::DeadlineUnmeetable(_) => StatusCode::GATEWAY_TIMEOUT,
             Cause::ComputeFailed | Cause::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -137,9 +141,12 @@ impl ApiError {
     /// How long the caller should stay away, for overload.
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         match self.cause {
-            Cause::QueueFull | Cause::QuotaExceeded | Cause::ShuttingDown | Cause::Unavailable => {
-                Some(Duration::from_secs(1))
-            }
+            Cause::QueueFull
+            | Cause::Overloaded
+            | Cause::QuotaExceeded
+            | Cause::ShuttingDown
+            | Cause::Unavailable
+            | Cause::Deadline => Some(Duration::from_secs(1)),
             Cause::DeadlineUnmeetable(wait) | Cause::TooOften(wait) => Some(wait),
             _ => None,
         }
@@ -148,7 +155,7 @@ impl ApiError {
     /// How a request that reached its model is counted.
     pub(crate) fn failure(&self) -> Failure {
         match self.cause {
-            Cause::QueueFull | Cause::QuotaExceeded => Failure::QueueFull,
+            Cause::QueueFull | Cause::Overloaded | Cause::QuotaExceeded => Failure::QueueFull,
             Cause::ShuttingDown => Failure::ShuttingDown,
             Cause::Deadline => Failure::DeadlineExceeded,
             Cause::DeadlineUnmeetable(_) => Failure::DeadlineUnmeetable,
@@ -174,7 +181,7 @@ impl ApiError {
             Cause::TooLarge => Rejection::TooLarge,
             Cause::NotFound => Rejection::UnknownModel,
             Cause::Unauthenticated | Cause::Forbidden => Rejection::Unauthorized,
-            Cause::Unavailable | Cause::TooOften(_) => Rejection::Overloaded,
+            Cause::Overloaded | Cause::Unavailable | Cause::TooOften(_) => Rejection::Overloaded,
             _ => Rejection::Malformed,
         }
     }
@@ -183,6 +190,15 @@ impl ApiError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whoever_is_refused_for_want_of_time_or_room_is_told_when_to_try_again() {
+        let unmeetable = ApiError::unmeetable(Duration::from_millis(3));
+        let late = [ApiError::deadline(), ApiError::hopeless(), unmeetable];
+        assert!(late.iter().all(|error| error.status() == 504 && error.retry_after().is_some()));
+        let full = [Cause::QueueFull, Cause::Overloaded, Cause::Unavailable].map(|cause| ApiError::new(cause, ""));
+        assert!(full.iter().all(|error| error.status() == 503 && error.retry_after().is_some()));
+    }
 
     #[test]
     fn a_long_message_keeps_its_field_and_what_was_expected() {

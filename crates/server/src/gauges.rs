@@ -104,7 +104,9 @@ impl Gauges {
             let waiting = depth[priority.lane()];
             self.device.set_queue_depth(lane(priority), u32::try_from(waiting).unwrap_or(u32::MAX));
         }
+        // Of what is served now: one that was replaced, and still fails at its last batches, has the same name.
         for variant in self.pipeline.catalog.variants() {
+            variant.recovery.set_healthy(!variant.is_out());
             if let Runs::One(instances) = &variant.runs {
                 variant.recovery.set_row_limit(u32::try_from(instances.row_limit()).unwrap_or(u32::MAX));
             }

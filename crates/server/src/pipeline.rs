@@ -13,7 +13,7 @@ use crate::catalog::{Catalog, Kept, Selection, ServedVariant};
 use crate::codec::{Answerer, InferRequest, Participation, Unbound};
 use crate::engine::{Computed, DeviceScheduler, Job, JobResult};
 use crate::error::{ApiError, Cause};
-use crate::results::{First, Results, first};
+use crate::results::{First, Results, Unkept, first};
 
 /// What every request goes through.
 #[derive(Debug)]
@@ -164,11 +164,14 @@ impl Pipeline {
         let looked_up = results.lookup(key, &kept.domain, errand.urgency.rank());
         let look_up = began.elapsed();
         let statistics = &errand.variant.statistics;
-        let found = |bytes| {
+        let spared = || {
             kept.admission().hit(look_up);
             statistics.cache_hit.add(began.elapsed());
             // Triton's count of those who waited includes those who waited for nothing; its callers rely on that.
             statistics.queue.add(Duration::ZERO);
+        };
+        let found = |bytes| {
+            spared();
             restored(bytes, errand)
         };
         let mut lead = match looked_up {
@@ -176,7 +179,11 @@ impl Pipeline {
             Lookup::Lead(lead) => lead,
             Lookup::Follow(follow) => match in_time(errand.urgency.deadline, follow).await? {
                 Followed::Value(bytes) => return found(bytes),
-                Followed::Failed(error) => return Err(error),
+                Followed::Failed(Unkept::Partial(computed)) => {
+                    spared();
+                    return Ok(computed);
+                }
+                Followed::Failed(Unkept::Failed(error)) => return Err(error),
                 Followed::Lead(lead) => lead,
             },
         };
@@ -188,8 +195,10 @@ impl Pipeline {
             match came {
                 Ok(First::Computed(computed)) => {
                     kept.admission().missed(look_up);
-                    // An answer that a member of the ensemble had no part in is not kept.
-                    if computed.members == errand.variant.size() {
+                    // An answer that a member of the ensemble had no part in is for those who wait now.
+                    if computed.members < errand.variant.size() {
+                        lead.fail_all(Unkept::Partial(computed.clone()));
+                    } else {
                         let outputs = computed.outputs.to_joined();
                         results.share(key, lead.born(), outputs.clone());
                         lead.complete(outputs);
@@ -207,7 +216,7 @@ impl Pipeline {
                 Err(error) => {
                     kept.admission().missed(look_up);
                     if error.cause == Cause::ComputeFailed {
-                        lead.fail_all(error.clone());
+                        lead.fail_all(Unkept::Failed(error.clone()));
                     }
                     return Err(error);
                 }
@@ -219,7 +228,7 @@ impl Pipeline {
     ///
     /// A failure to compute is everybody's. Any other is the leader's own (its deadline, a full lane): dropping the lead
     /// hands it to the next who waits.
-    async fn lead(&self, lead: &Lead<ApiError>, errand: Errand<'_>) -> Result<Computed, ApiError> {
+    async fn lead(&self, lead: &Lead<Unkept>, errand: Errand<'_>) -> Result<Computed, ApiError> {
         let mut rank = lead.rank();
         let mut attempt = Attempt::First;
         let submit = |rank, attempt| self.submit(Errand { urgency: Urgency::of(rank), ..errand }, attempt);

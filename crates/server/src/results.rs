@@ -12,12 +12,13 @@ use volley_cache::{
 use volley_telemetry::{CacheReading, SharedCacheReading};
 
 use crate::config::CacheConfig;
+use crate::engine::Computed;
 use crate::error::ApiError;
 
 /// The tiers of the cache. Clones are the same.
 #[derive(Debug, Clone)]
 pub(crate) struct Results {
-    cache: Cache<ApiError>,
+    cache: Cache<Unkept>,
     shared: Option<Shared>,
     keyer: Keyer,
 }
@@ -63,7 +64,7 @@ impl Results {
     }
 
     /// What is in memory, or who computes it.
-    pub(crate) fn lookup(&self, key: Key, domain: &Domain, rank: Rank) -> Lookup<ApiError> {
+    pub(crate) fn lookup(&self, key: Key, domain: &Domain, rank: Rank) -> Lookup<Unkept> {
         self.cache.lookup(key, domain, rank)
     }
 
@@ -177,6 +178,15 @@ pub(crate) async fn first<T>(
             Err(error) => fetch.await.map(First::Found).ok_or(error),
         },
     }
+}
+
+/// What a computation came to that those hear of who wait for it now, and nobody after: nothing of it is kept.
+#[derive(Debug, Clone)]
+pub(crate) enum Unkept {
+    /// It failed, as it would have for each of them.
+    Failed(ApiError),
+    /// Not every member of the ensemble had a part in it.
+    Partial(Computed),
 }
 
 /// Where a result came from first.

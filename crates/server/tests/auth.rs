@@ -137,3 +137,17 @@ fn what_is_wrong_with_a_caller_is_told_without_its_secrets() {
         assert!(text.contains(line), "no {line:?} in {text}");
     }
 }
+
+#[test]
+fn a_key_of_two_callers_is_refused_because_it_would_be_known_as_one_of_them() {
+    let folder = Folder::new("one-key");
+    let digest = "sha256:".to_owned() + &"ab".repeat(32);
+    let caller = |name: &str, digest: &str| format!("[security.callers.{name}]\nkeys = [\"{digest}\", \"{digest}\"]\n");
+    let upper = digest.replace("ab", "AB");
+    let file = folder.write("volley.toml", &[caller("one", &digest), caller("two", &upper)].concat());
+    let (content, text) = config(&["check", "--config", &file], &[]);
+    assert!(!content && text.contains(":4: security.callers.two.keys: one is a key of `one` as well"), "{text}");
+    assert!(!text.contains("abab") && !text.contains("ABAB"), "{text}");
+    let file = folder.write("volley.toml", &caller("one", &digest));
+    assert!(config(&["check", "--config", &file], &[]).0, "given twice, it is one caller's still");
+}

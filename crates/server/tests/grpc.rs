@@ -5,11 +5,12 @@ mod common;
 use std::io::Write as _;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use common::grpc::{
     Client, Contents, InferRequest, InferResponse, Input, Named, Nothing, Output, Parameter, SERVICE, StreamResponse,
     framed, raw_request,
 };
-use common::{ServerProcess, binary_request, window};
+use common::{Connection, ServerProcess, binary_request, eventually, window};
 use prost::Message;
 use serde_json::json;
 
@@ -329,4 +330,80 @@ fn what_was_sent_is_answered_after_sigterm_and_an_open_stream_is_told_to_go_else
     assert_eq!(errors, [""; 0]);
     let (success, log) = server.wait();
     assert!(success, "it ends well: {log:?}");
+}
+
+/// Takes so many bytes of a body over HTTP, and leaves the last one out.
+fn hold(server: &ServerProcess, bytes: usize) -> Connection {
+    let mut holding = server.connect();
+    let head =
+        format!("POST /v2/models/cnn_lstm/infer HTTP/1.1\r\nHost: volley\r\nContent-Length: {}\r\n\r\n", bytes + 1);
+    holding.write_raw(&[head.as_bytes(), &vec![b' '; bytes]].concat());
+    holding
+}
+
+fn let_go(mut holding: Connection) {
+    holding.write_raw(b" ");
+    assert_eq!(holding.read().expect("an answer").status, 400);
+}
+
+#[test]
+fn messages_for_which_there_is_no_room_are_refused_as_over_http() {
+    let server =
+        ServerProcess::start(&[("VOLLEY_LIMITS__BODY_BYTES", "40000"), ("VOLLEY_HTTP__MAX_BODY_BYTES", "40000")]);
+    let mut client = Client::to(server.grpc);
+    let asked = raw_request(&vec![vec![0.0; 3000]; 2]);
+    let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    packer.write_all(&asked.encode_to_vec()).expect("memory");
+    let packed = framed(&packer.finish().expect("memory"), true);
+    let path = format!("{SERVICE}ModelInfer");
+    let gzip = [("grpc-encoding", "gzip")];
+    let in_stream = |client: &mut Client, frame: &Bytes| {
+        client.call_raw(&format!("{SERVICE}ModelStreamInfer"), &gzip, vec![frame.clone()])
+    };
+    let plain = framed(&asked.encode_to_vec(), false);
+    let holding = hold(&server, 30_000);
+    eventually("the other body", || client.call("ModelInfer", &[], &asked).code == EXHAUSTED);
+    let refused = client.call("ModelInfer", &[], &asked);
+    assert_eq!((refused.code, refused.headers.get("retry-after").map(String::as_str)), (EXHAUSTED, Some("1")));
+    assert!(refused.message.contains("limits.body_bytes"), "{}", refused.message);
+    let overloaded = r#"batch_processing_rejections_total{reason="overloaded"}"#;
+    let before = server.metric(overloaded);
+    assert_eq!(client.call_raw(&path, &gzip, vec![packed.clone()]).code, EXHAUSTED, "it counts as it is inflated");
+    assert_eq!(in_stream(&mut client, &plain).code, EXHAUSTED, "a stream with it ends");
+    let answered = in_stream(&mut client, &packed);
+    let answer = StreamResponse::decode(&answered.messages[0][..]).expect("a message");
+    assert_eq!(answered.code, 0);
+    assert!(answer.error_message.contains("limits.body_bytes"), "{}", answer.error_message);
+    assert_eq!(server.metric(overloaded), before + 3.0);
+
+    let_go(holding);
+    for frame in [&plain, &packed] {
+        assert_eq!(client.call_raw(&path, &gzip, vec![frame.clone()]).code, 0);
+    }
+    let mut stream = client.open("ModelStreamInfer");
+    for _ in 0..10 {
+        stream.send(&asked);
+        let answer: StreamResponse = stream.next();
+        assert_eq!(answer.error_message, "", "what was answered counts no more");
+    }
+    assert_eq!(stream.finish().code, 0);
+}
+
+#[test]
+fn each_message_of_a_stream_is_let_in_for_itself() {
+    let server = ServerProcess::start(&[("VOLLEY_LIMITS__REQUESTS", "1")]);
+    let mut client = Client::to(server.grpc);
+    let mut stream = client.open("ModelStreamInfer");
+    let mut ask = || {
+        stream.send(&raw_request(&[window(1)]));
+        stream.next::<StreamResponse>().error_message
+    };
+    assert_eq!(ask(), "");
+    let holding = hold(&server, 100);
+    eventually("the other request", || server.connect().send("GET", "/v2", &[], b"").status == 503);
+    let refused = ask();
+    assert!(refused.contains("limits.requests"), "the stream has no place of its own: {refused:?}");
+    let_go(holding);
+    eventually("room", || server.connect().send("GET", "/v2", &[], b"").status == 200);
+    assert_eq!(ask(), "");
 }

@@ -2,6 +2,7 @@
 
 mod common;
 
+use common::grpc::{Client, Nothing};
 use common::{Connection, ServerProcess, binary_request, eventually, window};
 use serde_json::json;
 
@@ -86,4 +87,69 @@ fn silent_connections_keep_nobody_from_being_answered() {
         assert_eq!(connection.infer(&binary_request(&[window(turn)], &json!({}))).status, 200);
     }
     drop((silent, dripping));
+}
+
+const OVERLOADED: &str = r#"batch_processing_rejections_total{reason="overloaded"}"#;
+
+#[test]
+fn bodies_for_which_there_is_no_room_are_refused_and_their_callers_are_told_so() {
+    let limit = "8000000";
+    let server = ServerProcess::start(&[("VOLLEY_LIMITS__BODY_BYTES", limit), ("VOLLEY_HTTP__MAX_BODY_BYTES", limit)]);
+    let head = |length: usize| {
+        format!("POST /v2/models/cnn_lstm/infer HTTP/1.1\r\nHost: volley\r\nContent-Length: {length}\r\n\r\n")
+    };
+    let mut announcing = server.connect();
+    announcing.write_raw(head(8_000_000).as_bytes());
+    let request = binary_request(&[window(1)], &json!({}));
+    assert_eq!(server.connect().infer(&request).status, 200, "what is only announced keeps nobody out");
+
+    let (mut holding, held) = (server.connect(), vec![b' '; 7_990_000]);
+    holding.write_raw(&[head(held.len() + 1).as_bytes(), &held].concat());
+    eventually("the first body", || server.connect().infer(&request).status == 503);
+    let refused = server.connect().infer(&request);
+    assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")));
+    assert!(refused.error().contains("limits.body_bytes"), "{}", refused.error());
+    let before = server.metric(OVERLOADED);
+    assert!(before >= 2.0);
+
+    // Larger than what sockets take in by themselves.
+    let large = vec![b' '; 7_000_000];
+    let mut sending = server.connect();
+    assert_eq!(sending.send("POST", "/v2/models/cnn_lstm/infer", &[], &large).status, 503);
+    assert_eq!(sending.send("GET", "/v2", &[], b"").status, 200, "all of it was read");
+    let mut chunked = server.connect();
+    chunked.write_raw(b"POST /v2/models/cnn_lstm/infer HTTP/1.1\r\nHost: volley\r\nTransfer-Encoding: chunked\r\n\r\n");
+    chunked.write_raw(&[b"5000\r\n", &vec![b' '; 0x5000][..], b"\r\n0\r\n\r\n"].concat());
+    assert_eq!(chunked.read().expect("an answer").status, 503);
+    let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut packer, &large[..1_000_000]).expect("memory");
+    let packed = packer.finish().expect("memory");
+    let gzip = [("Content-Encoding", "gzip")];
+    assert_eq!(server.connect().send("POST", "/v2/models/cnn_lstm/infer", &gzip, &packed[..]).status, 503);
+    let load = server.connect().send("POST", "/v2/repository/index", &[], &vec![b' '; 20_000]);
+    assert_eq!((load.status, load.header("retry-after")), (503, Some("1")));
+    assert_eq!(server.metric(OVERLOADED), before + 3.0);
+    assert_eq!(server.connect().send("POST", "/v2/repository/index", &[], b"{}").status, 200, "there is room for it");
+
+    holding.write_raw(b" ");
+    assert_eq!(holding.read().expect("an answer").status, 400);
+    assert_eq!(server.connect().infer(&request).status, 200);
+    drop(announcing);
+}
+
+#[test]
+fn fewer_bytes_of_bodies_than_the_largest_has_are_refused_at_start() {
+    let text = ServerProcess::refusal(&[("VOLLEY_LIMITS__BODY_BYTES", "16000000")]);
+    assert!(text.contains("limits.body_bytes: 16000000; expected at least http.max_body_bytes"), "{text}");
+}
+
+#[test]
+fn probes_take_no_place_of_requests_however_long_they_last() {
+    let server = ServerProcess::start(&[("VOLLEY_LIMITS__REQUESTS", "1")]);
+    let mut client = Client::to(server.grpc);
+    client.begin("ServerLive");
+    client.begin("ServerReady");
+    assert_eq!(client.call("ServerLive", &[], &Nothing {}).code, 0);
+    assert_eq!(client.call("ServerMetadata", &[], &Nothing {}).code, 0);
+    assert_eq!(server.connect().send("GET", "/v2", &[], b"").status, 200);
 }

@@ -91,6 +91,18 @@ fn a_body_that_is_no_object_is_refused() {
     }
 }
 
+#[test]
+fn a_variant_that_is_named_twice_is_served_once() {
+    let repository = Repository::new("loading-twice");
+    repository.add_bundled(1, &["model.onnx", "model.int8.onnx", "golden.safetensors"]);
+    let variants = "[\"fp32\", \"int8\", \"fp32\"]";
+    let settings = [("VOLLEY_MODEL_REPOSITORY", repository.path()), ("VOLLEY_MODELS__CNN_LSTM__VARIANTS", variants)];
+    let server = ServerProcess::start(&settings);
+    let health = Connection::to(server.admin).send("GET", "/admin/health", &[], b"").json();
+    let served: Vec<_> = health["variants"].as_array().expect("a list").iter().map(|one| &one["variant"]).collect();
+    assert_eq!(served, ["fp32", "int8"]);
+}
+
 /// A way to spoil version 2, and what must be said of it.
 type Spoiling = (&'static str, fn(&Path), &'static str, &'static [&'static str]);
 

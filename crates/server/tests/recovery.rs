@@ -320,3 +320,83 @@ fn a_model_that_keeps_failing_is_taken_out_and_readiness_says_so_until_it_works(
     assert_eq!(connection.ask("breaking", &body).values(0), values);
     assert_eq!(server.metric(healthy), 1.0);
 }
+
+/// Keeps the only worker from its work until [`Repository::fault`] says something else.
+fn hang(server: &ServerProcess, repository: &Repository, parameters: &Value) -> JoinHandle<u16> {
+    repository.fault("hang-once");
+    let (address, body) = (server.http, question(&[9.0; 4], parameters));
+    let first = std::thread::spawn(move || Connection::to(address).ask("breaking", &body).status);
+    while repository.fault_file().exists() {
+        std::thread::yield_now();
+    }
+    first
+}
+
+/// Sends these to the model that breaks, and returns when the server, which has one thread for them, has read all.
+fn send_each(server: &ServerProcess, bodies: &[&Body]) -> Vec<Connection> {
+    let mut marker = server.connect();
+    let mut turn = || assert_eq!(marker.send("GET", "/v2/health/live", &[], b"").status, 200);
+    let mut sent = Vec::new();
+    for body in bodies {
+        let mut connection = server.connect();
+        connection.write("POST", "/v2/models/breaking/infer", &[], &body.bytes);
+        sent.push(connection);
+        turn();
+        turn();
+    }
+    sent
+}
+
+const ONE_WORKER: [(&str, &str); 3] =
+    [("VOLLEY_RUNTIME__WORKERS", "1"), ("VOLLEY_RUNTIME__RUN_LIMIT", "60s"), ("VOLLEY_HTTP__THREADS", "1")];
+
+#[test]
+fn those_who_ask_the_same_of_an_ensemble_at_once_share_an_answer_without_a_member_too() {
+    let (server, repository) = serve_ensemble("shared", &ONE_WORKER);
+    let first = hang(&server, &repository, &json!({ "use_ensemble": true }));
+    let same = question(&[5.0, 666.0, 6.0, 7.0], &json!({ "use_ensemble": true }));
+    let waiting = send_each(&server, &[&same; 6]);
+    repository.fault("refuse 666");
+    assert_eq!(first.join().expect("it is answered"), 200);
+    for mut connection in waiting {
+        let reply = connection.read().expect("a reply");
+        assert_eq!(participation(&reply), (1, 2));
+        assert_eq!(reply.values(0), [5.0, 666.0, 6.0, 7.0]);
+    }
+    let series = r#"batch_processing_ensemble_member_failures_total{model="breaking",version="1",member="fp32"}"#;
+    assert_eq!(server.metric(series), 1.0, "it was computed once");
+    repository.fault("pass");
+    assert_eq!(participation(&server.connect().ask("breaking", &same)), (2, 2), "and not kept");
+}
+
+#[test]
+fn a_request_that_cannot_be_queued_as_more_urgent_keeps_the_place_it_has() {
+    let settings = [&ONE_WORKER[..], &[("VOLLEY_SCHEDULER__LANE_CAPACITY", "1")]].concat();
+    let (server, repository) = serve("rank", &settings);
+    let first = hang(&server, &repository, &json!({ "cache": false }));
+    let asked = |value: f32, priority: &str| question(&[value; 4], &json!({ "priority": priority }));
+    let (low, critical, same) = (asked(1.0, "low"), asked(2.0, "critical"), asked(1.0, "critical"));
+    let waiting = send_each(&server, &[&low, &critical, &same]);
+    repository.fault("pass");
+    assert_eq!(first.join().expect("it is answered"), 200);
+    for (mut connection, value) in waiting.into_iter().zip([1.0, 2.0, 1.0]) {
+        let reply = connection.read().expect("a reply");
+        assert_eq!(reply.status, 200, "{}", String::from_utf8_lossy(&reply.body));
+        assert_eq!(reply.values(0), [value; 4]);
+    }
+    assert_eq!(server.metric(r#"batch_processing_cache_shared_total{tier="local"}"#), 1.0, "the last joined the first");
+}
+
+#[test]
+fn a_body_counts_until_its_request_is_answered() {
+    let settings =
+        [&ONE_WORKER[..], &[("VOLLEY_LIMITS__BODY_BYTES", "200"), ("VOLLEY_HTTP__MAX_BODY_BYTES", "200")]].concat();
+    let (server, repository) = serve("bodies", &settings);
+    let first = hang(&server, &repository, &json!({ "cache": false }));
+    let (values, body) = echo(1);
+    assert!((101..=200).contains(&body.bytes.len()), "{} bytes: one fits, two do not", body.bytes.len());
+    assert_eq!(server.connect().ask("breaking", &body).status, 503);
+    repository.fault("pass");
+    assert_eq!(first.join().expect("it is answered"), 200);
+    assert_eq!(server.connect().ask("breaking", &body).values(0), values);
+}

@@ -131,3 +131,15 @@ fn updates_under_load_cost_no_request_its_answer() {
     done.store(true, Ordering::Relaxed);
     assert!(caller.join().expect("every request was answered") > 0);
 }
+
+#[test]
+fn everything_that_is_wrong_with_an_update_is_told_however_much_it_is() {
+    let server = ServerProcess::start(&[]);
+    let wrong: Vec<String> = (0..100).map(|number| format!("no_such_setting_{number}")).collect();
+    let wrong: serde_json::Map<String, Value> = wrong.into_iter().map(|name| (name, 1.into())).collect();
+    let reply = say(&server, "PATCH", &json!({ "limits": wrong }));
+    assert_eq!(reply.status, 400);
+    for number in [0, 50, 99] {
+        assert!(reply.error().contains(&format!("limits.no_such_setting_{number}:")), "{}", reply.error());
+    }
+}

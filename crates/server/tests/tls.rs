@@ -37,8 +37,8 @@ impl Authority {
     }
 }
 
-/// Asks for `/v2` at `address`, which `authority` vouches for; what it said, and the certificate that it showed.
-fn ask(address: SocketAddr, authority: &Authority, shown: Option<&(String, String)>) -> Option<(String, Vec<u8>)> {
+/// A connection to what `authority` vouches for, before its handshake.
+fn connection(authority: &Authority, shown: Option<&(String, String)>) -> ClientConnection {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(authority.pem.as_bytes()).expect("PEM")).expect("an authority");
     let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
@@ -52,7 +52,12 @@ fn ask(address: SocketAddr, authority: &Authority, shown: Option<&(String, Strin
         }
     };
     let name = ServerName::try_from("volley.example").expect("a name");
-    let mut connection = ClientConnection::new(Arc::new(config), name).expect("a connection");
+    ClientConnection::new(Arc::new(config), name).expect("a connection")
+}
+
+/// Asks for `/v2` at `address`, which `authority` vouches for; what it said, and the certificate that it showed.
+fn ask(address: SocketAddr, authority: &Authority, shown: Option<&(String, String)>) -> Option<(String, Vec<u8>)> {
+    let mut connection = connection(authority, shown);
     let mut tcp = TcpStream::connect(address).expect("the server listens");
     let mut stream = Stream::new(&mut connection, &mut tcp);
     stream.write_all(b"GET /v2 HTTP/1.1\r\nHost: volley.example\r\nConnection: close\r\n\r\n").ok()?;
@@ -123,4 +128,32 @@ fn a_file_that_cannot_be_used_is_named() {
         .expect("the server was built");
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!output.status.success() && text.contains(&format!("tls.certificate: {path}")), "{text}");
+}
+
+#[test]
+fn whoever_says_nothing_after_the_handshake_is_closed() {
+    let (folder, authority) = (Folder::new("tls-silent"), Authority::new());
+    let (certificate, key) = authority.vouch("volley.example");
+    let path = folder.write("server.pem", &certificate);
+    let key_path = folder.write("server.key", &key);
+    let server = ServerProcess::start(&[
+        ("VOLLEY_TLS__CERTIFICATE", path.as_str()),
+        ("VOLLEY_TLS__KEY", key_path.as_str()),
+        ("VOLLEY_LIMITS__HEADER_TIME", "300ms"),
+    ]);
+    let mut connection = connection(&authority, None);
+    let mut tcp = TcpStream::connect(server.grpc).expect("the server listens");
+    // The idle time is longer than this.
+    tcp.set_read_timeout(Some(std::time::Duration::from_secs(60))).expect("a socket option");
+    while connection.is_handshaking() {
+        connection.complete_io(&mut tcp).expect("a handshake");
+    }
+    let closed = loop {
+        match connection.read_tls(&mut tcp) {
+            Ok(0) => break true,
+            Ok(_) => drop(connection.process_new_packets()),
+            Err(error) => break error.kind() == std::io::ErrorKind::ConnectionReset,
+        }
+    };
+    assert!(closed);
 }

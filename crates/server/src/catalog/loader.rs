@@ -1,6 +1,6 @@
 //! Makes what is served out of what lies in the repository.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -121,13 +121,15 @@ impl Loader {
         }
         known("variants", config.variants.as_deref().unwrap_or_default())?;
         known("ensemble.members", members)?;
-        let mut variants = match &config.variants {
+        let variants = match &config.variants {
             Some(names) => {
-                names.iter().map(|variant| self.open(name, version, variant, config)).collect::<Result<Vec<_>, _>>()?
+                let mut once = names.clone();
+                let mut seen = BTreeSet::new();
+                once.retain(|variant| seen.insert(variant.clone()));
+                once.iter().map(|variant| self.open(name, version, variant, config)).collect::<Result<Vec<_>, _>>()?
             }
             None => vec![self.fastest(name, version, members, config)?],
         };
-        variants.dedup_by(|a, b| a.variant == b.variant);
         let ensemble =
             if members.is_empty() { None } else { Some(self.ensemble(name, version, members, &variants, config)?) };
         Ok(ServedVersion { variants, ensemble })

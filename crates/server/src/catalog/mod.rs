@@ -329,8 +329,6 @@ fn announce(before: &Served, after: &Served) {
     fn labels(served: &Served) -> BTreeSet<(ModelLabels<'_>, &'static str)> {
         all_variants(served).map(|variant| (variant.labels(), variant.provider())).collect()
     }
-    let is_new = |variant: &&Arc<ServedVariant>| !all_variants(before).any(|other| Arc::ptr_eq(other, variant));
-    all_variants(after).filter(is_new).for_each(|variant| variant.recovery.set_healthy(true));
     let (before, after) = (labels(before), labels(after));
     for &(labels, provider) in before.difference(&after) {
         model_unloaded(labels, provider);

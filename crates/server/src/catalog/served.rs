@@ -169,7 +169,7 @@ impl ServedVariant {
         // A run that fails may be its request's doing: whether the model still works, the session shows that is opened and
         // warmed up next. What costs a worker its time counts whatever the reason.
         let counts = matches!(fault, Fault::NoSession | Fault::Interrupted | Fault::Abandoned);
-        if counts && self.health.failed(&self.recovery) {
+        if counts && self.health.failed() {
             let (model, version, variant) = (&self.model_name, &self.version, &self.variant);
             tracing::error!(model, version, variant, "taken out: its batches keep failing");
         }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::duration;
 use super::problem::Complaints;
+use super::{Config, duration};
 
 /// Below this, requests of ordinary clients would not fit.
 const FEWEST_HEADER_BYTES: usize = 1024;
@@ -25,6 +25,10 @@ pub struct LimitsConfig {
     /// Requests that are read, computed or answered at a time. One more is answered 503.
     #[schemars(extend("x-live" = true))]
     pub requests: NonZeroUsize,
+    /// Bytes of bodies that have arrived of requests that are not answered yet, over all of them. Where another would exceed
+    /// them, its request is answered 503. At least `http.max_body_bytes`.
+    #[schemars(extend("x-live" = true))]
+    pub body_bytes: NonZeroUsize,
     /// Bytes of a request's line and headers. More is answered 431.
     #[schemars(extend("x-live" = true))]
     pub header_bytes: NonZeroUsize,
@@ -57,6 +61,7 @@ impl Default for LimitsConfig {
             connections: count(10_000),
             connections_per_address: count(2_000),
             requests: count(8_192),
+            body_bytes: count(512 << 20),
             header_bytes: count(16 << 10),
             headers: count(64),
             header_time: Duration::from_secs(10),
@@ -68,10 +73,15 @@ impl Default for LimitsConfig {
 }
 
 impl LimitsConfig {
-    pub(super) fn check(&self, complaints: &mut Complaints) {
+    pub(super) fn check(&self, of: &Config, complaints: &mut Complaints) {
         if self.header_bytes.get() < FEWEST_HEADER_BYTES {
             let text = format!("{}; expected at least {FEWEST_HEADER_BYTES}", self.header_bytes);
             complaints.add("limits.header_bytes", text);
+        }
+        let largest = of.http.max_body_bytes;
+        if self.body_bytes < largest {
+            let text = format!("{}; expected at least http.max_body_bytes, which is {largest}", self.body_bytes);
+            complaints.add("limits.body_bytes", text);
         }
     }
 }

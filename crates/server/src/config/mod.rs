@@ -103,7 +103,7 @@ impl Config {
         self.runtime.check(complaints);
         self.cache.check(complaints);
         self.log.check(complaints);
-        self.limits.check(complaints);
+        self.limits.check(self, complaints);
         self.tls.check(complaints);
         self.security.check(self, complaints);
         for (name, model) in &self.models {

@@ -85,6 +85,7 @@ pub(crate) fn digest_of_text(text: &str) -> Option<[u8; 32]> {
 
 impl SecurityConfig {
     pub(super) fn check(&self, of: &Config, complaints: &mut Complaints) {
+        let mut known = BTreeMap::new();
         for (name, caller) in &self.callers {
             let path = |field: &str| format!("security.callers.{name}.{field}");
             if caller.keys.iter().any(|text| digest_of_text(text).is_none()) {
@@ -92,6 +93,13 @@ impl SecurityConfig {
                     "one is no digest; expected sha256: and 64 digits, as `volley-server key new {name}` prints them"
                 );
                 complaints.add(path("keys"), text);
+            }
+            for digest in caller.keys.iter().filter_map(|text| digest_of_text(text)) {
+                if let Some(other) = known.insert(digest, name).filter(|other| *other != name) {
+                    let text =
+                        format!("one is a key of `{other}` as well; expected keys by which `{name}` alone is known");
+                    complaints.add(path("keys"), text);
+                }
             }
             if caller.keys.is_empty() && caller.certificate.is_none() {
                 let text = format!(

@@ -85,7 +85,16 @@ impl Settings {
     /// [`ConfigError`], as for [`read`](Self::read).
     pub fn reread(&self) -> Result<Self, ConfigError> {
         let mut layers = self.layers.clone();
-        layers.file = read_file(layers.named.as_deref()).map_err(|problem| ConfigError { problems: vec![problem] })?;
+        let file = read_file(layers.named.as_deref()).and_then(|file| match (file, &self.layers.file) {
+            // It may be about to be written anew. What it said is not taken back by its absence.
+            (None, Some(before)) => Err(Problem {
+                origin: Origin::Option("--config"),
+                path: before.path.display().to_string(),
+                text: "the configuration file is gone; one that says nothing would be right for the defaults".into(),
+            }),
+            (file, _) => Ok(file),
+        });
+        layers.file = file.map_err(|problem| ConfigError { problems: vec![problem] })?;
         layers.resolve(Vec::new())
     }
 
@@ -175,5 +184,29 @@ fn read_file(named: Option<&Path>) -> Result<Option<ConfigFile>, Problem> {
             };
             Err(Problem { origin: Origin::Option("--config"), path: path.display().to_string(), text })
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_default_file_that_is_gone_takes_back_nothing_of_what_it_said() {
+        let layers = |file| Layers {
+            profile: Profile::default(),
+            named: None,
+            file,
+            variables: Vec::new(),
+            options: Vec::new(),
+            admin: Value::Object(Map::new()),
+        };
+        // There is none where this crate's tests run.
+        let file = ConfigFile { path: Path::new(DEFAULT_FILE).into(), text: "[limits]\nheaders = 40".into() };
+        let before = layers(Some(file)).resolve(Vec::new()).expect("it is right");
+        let refusal = before.reread().expect_err("it is gone").to_string();
+        assert!(refusal.contains("volley.toml: the configuration file is gone"), "{refusal}");
+        let without = layers(None).resolve(Vec::new()).expect("it is right");
+        assert!(without.reread().is_ok(), "one that never was is not missed");
     }
 }

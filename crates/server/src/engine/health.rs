@@ -12,8 +12,6 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use volley_telemetry::RecoveryMetrics;
-
 /// So many batches in a row, and it is no accident.
 const FAILURES: u32 = 3;
 /// A probe that takes longer than this is not waited for.
@@ -44,13 +42,9 @@ impl Health {
     }
 
     /// A batch failed. True if the variant is taken out because of it.
-    pub(crate) fn failed(&self, metrics: &RecoveryMetrics) -> bool {
+    pub(crate) fn failed(&self) -> bool {
         let failures = self.failures.fetch_add(1, Ordering::Relaxed).saturating_add(1);
-        let newly_out = failures >= FAILURES && !self.out.swap(true, Ordering::Relaxed);
-        if newly_out {
-            metrics.set_healthy(false);
-        }
-        newly_out
+        failures >= FAILURES && !self.out.swap(true, Ordering::Relaxed)
     }
 
     /// Whether the caller is to find out if the variant works again: one at a time, as long as that one comes back.
@@ -64,11 +58,10 @@ impl Health {
     }
 
     /// What a probe found.
-    pub(super) fn probed(&self, works: bool, metrics: &RecoveryMetrics) {
+    pub(super) fn probed(&self, works: bool) {
         if works {
             self.failures.store(0, Ordering::Relaxed);
             self.out.store(false, Ordering::Relaxed);
-            metrics.set_healthy(true);
         }
         *self.probe.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
@@ -76,29 +69,26 @@ impl Health {
 
 #[cfg(test)]
 mod tests {
-    use volley_telemetry::ModelLabels;
-
     use super::*;
 
     #[test]
     fn three_failures_in_a_row_take_it_out_and_a_probe_that_works_takes_it_in() {
-        let metrics = RecoveryMetrics::register(ModelLabels { model: "net", version: "1", variant: "fp32" });
         let health = Health::default();
-        assert!(!health.failed(&metrics) && !health.failed(&metrics));
+        assert!(!health.failed() && !health.failed());
         health.succeeded();
-        assert!(!health.failed(&metrics) && !health.failed(&metrics) && !health.is_out());
+        assert!(!health.failed() && !health.failed() && !health.is_out());
         let now = Instant::now();
         assert!(!health.begin_probe(now), "it is not out");
-        assert!(health.failed(&metrics) && health.is_out());
-        assert!(!health.failed(&metrics), "it is out already");
+        assert!(health.failed() && health.is_out());
+        assert!(!health.failed(), "it is out already");
 
         assert!(health.begin_probe(now));
         assert!(!health.begin_probe(now), "one at a time");
         assert!(health.begin_probe(now + PATIENCE), "unless that one does not come back");
-        health.probed(false, &metrics);
+        health.probed(false);
         assert!(health.is_out() && health.begin_probe(now));
-        health.probed(true, &metrics);
+        health.probed(true);
         assert!(!health.is_out());
-        assert!(!health.failed(&metrics), "it begins anew");
+        assert!(!health.failed(), "it begins anew");
     }
 }

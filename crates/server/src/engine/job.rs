@@ -23,8 +23,8 @@ pub(crate) struct Job {
     pub rows: usize,
 }
 
-/// The answer to a job.
-#[derive(Debug)]
+/// The answer to a job. A clone shares the bytes.
+#[derive(Debug, Clone)]
 pub(crate) struct Computed {
     /// The outputs of its rows.
     pub outputs: Outputs,

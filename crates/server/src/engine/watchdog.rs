@@ -206,7 +206,7 @@ fn probe(variant: &Arc<ServedVariant>) {
             Ok(_) => tracing::info!(model = name, version, "it works again and takes requests"),
             Err(error) => tracing::warn!(model = name, version, %error, "it does not work yet"),
         }
-        variant.health.probed(result.is_ok(), &variant.recovery);
+        variant.health.probed(result.is_ok());
     });
     if let Err(error) = probing {
         tracing::error!(%error, "a probe could not be started");

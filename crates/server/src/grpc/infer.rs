@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::{Stream, StreamExt, stream};
 use hyper::HeaderMap;
+use prost::Message as _;
 use tokio::sync::watch;
 use tonic::{Status, Streaming};
 use volley_scheduler::{Handoff, TenantId};
@@ -13,7 +14,7 @@ use crate::access::{Need, Peer};
 use crate::codec::{self, Message, ModelInferRequest, ModelInferResponse};
 use crate::config::Scope;
 use crate::error::ApiError;
-use crate::http::{Edge, Phase, Visit};
+use crate::http::{Edge, Held, Phase, Visit};
 use crate::pipeline::Call;
 
 /// Requests of one stream that are under way at once. Further ones are read when the first of these is answered.
@@ -66,12 +67,19 @@ pub(super) struct StreamCaller {
     pub _call: Arc<()>,
     /// The visit by which the stream was let in: its first request's.
     pub first: Option<Visit>,
+    /// What there is of the message that is arriving.
+    pub arriving: Arc<Held>,
 }
 
 impl StreamCaller {
-    fn admit(&mut self, edge: &Edge) -> Result<Visit, ApiError> {
+    /// Lets in a message that has arrived, of so many bytes.
+    fn admit(&mut self, edge: &Edge, bytes: usize) -> Result<Visit, ApiError> {
+        // From here on the message itself counts.
+        self.arriving.let_go();
         let again = || edge.grpc_gate.admit(Need::Scope(Scope::Infer), &self.headers, &self.peer);
-        self.first.take().map_or_else(again, Ok)
+        let mut visit = self.first.take().map_or_else(again, Ok)?;
+        edge.grpc_gate.take_message(&mut visit, bytes)?;
+        Ok(visit)
     }
 }
 
@@ -88,9 +96,9 @@ pub(super) fn infer_each(
     let answer = move |request: Result<ModelInferRequest, Status>| {
         let (edge, handoff, arrival) = (Arc::clone(&edge), handoff.clone(), Instant::now());
         let patience = patience.map(|patience| patience.saturating_sub(arrival - opened));
-        let visit = caller.admit(&edge);
+        let let_in = request.map(|request| (caller.admit(&edge, request.encoded_len()), request));
         async move {
-            let request = request?;
+            let (visit, request) = let_in?;
             let id = request.id.clone();
             let result = match visit {
                 Ok(visit) => infer(&edge, &handoff, visit.tenant(), request, arrival, patience).await,

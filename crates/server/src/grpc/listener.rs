@@ -1,7 +1,8 @@
-//! Accepting and serving gRPC connections.
+//! Serving connections of gRPC.
 
 use std::convert::Infallible;
 use std::io;
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,50 +11,27 @@ use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
-use tokio::net::TcpListener;
+use hyper_util::server::graceful::Watcher;
 use volley_scheduler::Handoff;
 
 use super::service;
-use crate::http::{Arrival, Edge, Phase};
+use crate::http::{Arrival, Edge, Phase, accept};
 
 /// How long a connection without calls may take to close when the server leaves.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-/// How long to hold back after the system refused a connection, for want of file descriptors say.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Serves connections of `listener` on the runtime of the calling thread, until the server closes and every call that was
 /// accepted is answered.
 ///
 /// # Errors
 /// When the listener cannot be used.
-pub(crate) async fn serve(listener: std::net::TcpListener, edge: Arc<Edge>, handoff: Handoff) -> io::Result<()> {
-    listener.set_nonblocking(true)?;
-    let listener = TcpListener::from_std(listener)?;
-    let connections = GracefulShutdown::new();
-    let mut phase = edge.phase.clone();
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            accepted = listener.accept() => accepted,
-            _ = phase.wait_for(|phase| *phase > Phase::Serving) => break,
-        };
-        match accepted {
-            Ok((stream, address)) => {
-                let Some(arrival) = edge.grpc_gate.enter(stream, address) else { continue };
-                tokio::spawn(converse(arrival, Arc::clone(&edge), handoff.clone(), connections.watcher()));
-            }
-            Err(error) => {
-                tracing::warn!(%error, "could not accept a connection");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
-    drop(listener);
-    // Callers are told to go elsewhere with what they have not sent yet; what they have sent is answered.
-    let _ = phase.wait_for(|phase| *phase == Phase::Closing).await;
-    connections.shutdown().await;
-    Ok(())
+pub(crate) async fn serve(listener: TcpListener, edge: Arc<Edge>, handoff: Handoff) -> io::Result<()> {
+    // When connections close, callers are told to go elsewhere with what they have not sent yet; what they have sent is
+    // answered.
+    accept(listener, &edge.grpc_gate, edge.phase.clone(), |arrival, watcher| {
+        tokio::spawn(converse(arrival, Arc::clone(&edge), handoff.clone(), watcher));
+    })
+    .await
 }
 
 async fn converse(arrival: Arrival, edge: Arc<Edge>, handoff: Handoff, watcher: Watcher) {

@@ -8,6 +8,7 @@ use http_body_util::BodyExt;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::HeaderName;
 use hyper::{HeaderMap, Request, Response};
+use prost::Message as _;
 use tonic::body::Body;
 use tonic::codec::CompressionEncoding;
 use tonic::server::Grpc;
@@ -21,8 +22,8 @@ use super::wire::Wire;
 use crate::access::{Need, Peer};
 use crate::codec::ModelInferRequest;
 use crate::config::Scope;
-use crate::error::ApiError;
-use crate::http::{Edge, RequestBody, Visit};
+use crate::error::{ApiError, Cause};
+use crate::http::{Edge, Visit};
 use crate::protocol::{
     self, HealthCheckRequest, HealthCheckResponse, IndexRequest, LoadRequest, ModelConfig, ModelConfigResponse,
     ModelMetadata, ModelReadyResponse, ModelStatisticsResponse, NamedModel, Nothing, ServerLiveResponse,
@@ -64,7 +65,7 @@ fn need(path: &str) -> Need {
 
 async fn dispatch(
     edge: &Arc<Edge>,
-    visit: Visit,
+    mut visit: Visit,
     handoff: &Handoff,
     peer: &Peer,
     call: &Arc<()>,
@@ -73,11 +74,14 @@ async fn dispatch(
     let config = &visit.in_force.config;
     let is_probe = need(request.uri().path()) == Need::Nothing;
     let limit = if is_probe { PROBE_BYTES } else { config.http.max_body_bytes.get() };
-    let (tenant, body_time) = (visit.tenant(), config.limits.body_time);
+    let tenant = visit.tenant();
     if request.uri().path() == "/inference.GRPCInferenceService/ModelStreamInfer" {
         let (opened, patience) = (Instant::now(), patience(request.headers()));
         let (headers, peer) = (request.headers().clone(), peer.clone());
-        let caller = StreamCaller { headers, peer, _call: Arc::clone(call), first: Some(visit) };
+        let (incoming, body) = request.into_parts();
+        let (body, arriving) = edge.grpc_gate.stream_body(&visit, body);
+        let request = Request::from_parts(incoming, body.map_err(unread(edge)));
+        let caller = StreamCaller { headers, peer, _call: Arc::clone(call), first: Some(visit), arriving };
         let caller = Mutex::new(Some(caller));
         let answers = service_fn(|asked: tonic::Request<Streaming<ModelInferRequest>>| {
             let caller = caller.lock().unwrap_or_else(PoisonError::into_inner).take().expect("a call is answered once");
@@ -86,12 +90,20 @@ async fn dispatch(
         });
         return grpc(limit, request.headers()).streaming(answers, request).await;
     }
-    let request = request.map(|body| RequestBody::new(body, body_time).map_err(Status::from));
+    let request = request.map(|body| edge.grpc_gate.body(&mut visit, body).map_err(unread(edge)));
+    let held = visit.held.as_deref();
     let catalog = &edge.pipeline.catalog;
     match request.uri().path() {
         "/inference.GRPCInferenceService/ModelInfer" => {
             let (arrival, patience) = (Instant::now(), patience(request.headers()));
-            unary(limit, request, |asked| infer(edge, handoff, tenant, asked, arrival, patience)).await
+            // It may be larger than it came.
+            let inflated = held.filter(|_| request.headers().contains_key("grpc-encoding"));
+            let infer = async |asked: ModelInferRequest| {
+                let room = inflated.map_or(Ok(()), |held| held.reach(asked.encoded_len()));
+                room.inspect_err(|error| edge.pipeline.rejected(error))?;
+                infer(edge, handoff, tenant, asked, arrival, patience).await
+            };
+            unary(limit, request, infer).await
         }
         "/inference.GRPCInferenceService/ServerLive" => {
             unary(limit, request, |_: Nothing| ready(Ok(ServerLiveResponse { live: true }))).await
@@ -150,6 +162,17 @@ async fn dispatch(
             Status::unimplemented("shared memory is not offered; send the values").into_http()
         }
         path => Status::unimplemented(format!("nothing answers {path}")).into_http(),
+    }
+}
+
+/// What a caller is told whose messages could not be read. One that hung up was refused nothing.
+fn unread(edge: &Arc<Edge>) -> impl Fn(ApiError) -> Status + Send + Sync + use<> {
+    let edge = Arc::clone(edge);
+    move |error| {
+        if error.cause != Cause::Invalid {
+            edge.pipeline.rejected(&error);
+        }
+        error.into()
     }
 }
 

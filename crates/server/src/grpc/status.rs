@@ -18,7 +18,7 @@ impl From<ApiError> for Status {
 /// The code that says to a gRPC caller what the status says to one of HTTP.
 fn code(error: &ApiError) -> Code {
     match (error.cause, error.status().as_u16()) {
-        (Cause::QueueFull, _) | (_, 413 | 429) => Code::ResourceExhausted,
+        (Cause::QueueFull | Cause::Overloaded, _) | (_, 413 | 429) => Code::ResourceExhausted,
         (_, 401) => Code::Unauthenticated,
         (_, 403) => Code::PermissionDenied,
         (_, 404) => Code::NotFound,
@@ -43,6 +43,7 @@ mod tests {
             (ApiError::new(Cause::NotFound, ""), Code::NotFound),
             (ApiError::new(Cause::TooLarge, ""), Code::ResourceExhausted),
             (ApiError::new(Cause::QueueFull, ""), Code::ResourceExhausted),
+            (ApiError::new(Cause::Overloaded, ""), Code::ResourceExhausted),
             (ApiError::new(Cause::Unavailable, ""), Code::Unavailable),
             (ApiError::shutting_down(), Code::Unavailable),
             (ApiError::deadline(), Code::DeadlineExceeded),

@@ -4,7 +4,7 @@ use std::net::TcpListener;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::extract::{Extension, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Json, Response};
@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tower::ServiceExt;
 use volley_scheduler::Priority;
 
+use super::body::Whole;
 use super::gate::Gate;
 use super::listener::{Edge, Phase, serve};
 use super::{cache, repository};
@@ -73,12 +74,12 @@ async fn config(State(admin): State<Arc<Admin>>) -> Json<Value> {
 }
 
 /// The body takes the place of all that this API said before.
-async fn replace(State(admin): State<Arc<Admin>>, Extension(author): Extension<Author>, body: Bytes) -> Answer {
+async fn replace(State(admin): State<Arc<Admin>>, Extension(author): Extension<Author>, Whole(body): Whole) -> Answer {
     update(admin, author, &body, |_, said| said).await
 }
 
 /// The body is merged into what this API said before (JSON Merge Patch, RFC 7396): `null` takes a setting back.
-async fn merge(State(admin): State<Arc<Admin>>, Extension(author): Extension<Author>, body: Bytes) -> Answer {
+async fn merge(State(admin): State<Arc<Admin>>, Extension(author): Extension<Author>, Whole(body): Whole) -> Answer {
     update(admin, author, &body, |mut before, said| {
         patch(&mut before, said);
         before
@@ -120,9 +121,10 @@ async fn update(
 
 impl From<Refused> for ApiError {
     fn from(refused: Refused) -> Self {
+        // Told whole, however long: each line is a setting to put right.
         match refused {
-            Refused::Wrong(error) => Self::new(Cause::Invalid, error.to_string()),
-            Refused::Fixed(_) => Self::new(Cause::Conflict, refused.to_string()),
+            Refused::Wrong(error) => Self { cause: Cause::Invalid, message: error.to_string() },
+            Refused::Fixed(_) => Self { cause: Cause::Conflict, message: refused.to_string() },
             Refused::Model(error) => error,
         }
     }

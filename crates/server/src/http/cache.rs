@@ -6,10 +6,10 @@ use axum::Router;
 use axum::extract::State;
 use axum::response::Json;
 use axum::routing::post;
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use volley_cache::{Reached, Scope};
 
+use super::body::Whole;
 use super::listener::Edge;
 use crate::error::{ApiError, Cause};
 
@@ -32,7 +32,7 @@ struct Invalidated {
 }
 
 /// Nothing of these scopes that was computed before is served any more, here from now on.
-async fn invalidate(State(edge): State<Arc<Edge>>, body: Bytes) -> Result<Json<Invalidated>, ApiError> {
+async fn invalidate(State(edge): State<Arc<Edge>>, Whole(body): Whole) -> Result<Json<Invalidated>, ApiError> {
     let Some(results) = &edge.pipeline.results else {
         return Err(ApiError::new(Cause::Invalid, "nothing is cached: `cache.enabled` is false"));
     };

@@ -9,6 +9,7 @@ use flate2::Compression;
 use flate2::bufread::{MultiGzDecoder, ZlibDecoder};
 use flate2::write::{GzEncoder, ZlibEncoder};
 
+use super::bodies::Held;
 use crate::codec::Pieces;
 use crate::error::{ApiError, Cause};
 
@@ -68,15 +69,17 @@ impl Coding {
         })
     }
 
-    /// Restores a body of at most `limit` bytes. Others have their turn now and then meanwhile.
+    /// Restores a body of at most `limit` bytes, and adds them to what is `held`. Others have their turn now and then
+    /// meanwhile.
     ///
     /// # Errors
-    /// [`ApiError`] with status 413 as soon as more than `limit` bytes come out, 400 for what was not compressed so.
-    pub(super) async fn inflate(self, packed: Pieces, limit: usize) -> Result<Bytes, ApiError> {
+    /// [`ApiError`] with status 413 as soon as more than `limit` bytes come out, 503 where there is no room for
+    /// them, 400 for what was not compressed so.
+    pub(super) async fn inflate(self, packed: Pieces, limit: usize, held: Option<&Held>) -> Result<Bytes, ApiError> {
         let packed = packed.into_contiguous().reader();
         match self {
-            Self::Gzip => inflate(MultiGzDecoder::new(packed), limit).await,
-            Self::Deflate => inflate(ZlibDecoder::new(packed), limit).await,
+            Self::Gzip => inflate(MultiGzDecoder::new(packed), limit, held).await,
+            Self::Deflate => inflate(ZlibDecoder::new(packed), limit, held).await,
         }
     }
 
@@ -100,7 +103,7 @@ impl Coding {
     }
 }
 
-async fn inflate(mut decoder: impl Read, limit: usize) -> Result<Bytes, ApiError> {
+async fn inflate(mut decoder: impl Read, limit: usize, held: Option<&Held>) -> Result<Bytes, ApiError> {
     let mut body = Vec::new();
     loop {
         let length = body.len();
@@ -111,6 +114,7 @@ async fn inflate(mut decoder: impl Read, limit: usize) -> Result<Bytes, ApiError
             ApiError::invalid("body", format_args!("not compressed as header Content-Encoding says: {error}"))
         })?;
         body.truncate(length + read);
+        held.map_or(Ok(()), |held| held.take(read, 0))?;
         match body.len() {
             _ if read == 0 => return Ok(body.into()),
             length if length > limit => {
@@ -149,15 +153,16 @@ mod tests {
         let text: Vec<u8> = (0..300_000_u32).map(|i| i.to_le_bytes()[0]).collect();
         for coding in [Coding::Gzip, Coding::Deflate] {
             let packed = coding.deflate(&text).expect("it is long enough");
-            let restored = coding.inflate(packed.clone().into(), text.len()).await.expect("it fits");
+            let restored = coding.inflate(packed.clone().into(), text.len(), None).await.expect("it fits");
             assert_eq!(restored, text);
-            let error = coding.inflate(packed.clone().into(), text.len() - 1).await.expect_err("one byte too many");
+            let error =
+                coding.inflate(packed.clone().into(), text.len() - 1, None).await.expect_err("one byte too many");
             assert_eq!(error.status(), 413);
             let cut = packed.slice(..packed.len() / 2);
-            assert_eq!(coding.inflate(cut.into(), text.len()).await.expect_err("it is cut").status(), 400);
+            assert_eq!(coding.inflate(cut.into(), text.len(), None).await.expect_err("it is cut").status(), 400);
         }
         let garbage = Bytes::from_static(b"no gzip at all");
-        assert_eq!(Coding::Gzip.inflate(garbage.into(), 100).await.expect_err("garbage").status(), 400);
+        assert_eq!(Coding::Gzip.inflate(garbage.into(), 100, None).await.expect_err("garbage").status(), 400);
         assert_eq!(Coding::Gzip.deflate(b"short"), None);
     }
 }

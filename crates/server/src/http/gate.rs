@@ -10,12 +10,15 @@ use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use hyper::HeaderMap;
+use hyper::body::{Body, Incoming};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 use volley_scheduler::TenantId;
 use volley_telemetry::EdgeMetrics;
 
+use super::bodies::{Bodies, Held};
+use super::body::RequestBody;
 use super::connections::{Connections, Place};
 use crate::access::{Caller, Need, Peer};
 use crate::error::{ApiError, Cause};
@@ -33,6 +36,7 @@ pub(crate) struct Gate {
     in_force: Arc<ArcSwap<InForce>>,
     connections: Arc<Connections>,
     requests: Arc<AtomicUsize>,
+    bodies: Arc<Bodies>,
     tls: Option<Arc<Tls>>,
     rejections: Arc<EdgeMetrics>,
 }
@@ -52,7 +56,9 @@ pub(crate) struct Visit {
     pub in_force: Arc<InForce>,
     /// Who asks; nobody with a name if none.
     pub caller: Option<Arc<Caller>>,
-    _counted: Option<Counted>,
+    /// What there is of its body, if it has one that counts.
+    pub held: Option<Arc<Held>>,
+    counted: Option<Counted>,
 }
 
 impl Visit {
@@ -69,6 +75,7 @@ impl Gate {
             in_force: Arc::clone(in_force),
             connections: Arc::default(),
             requests: Arc::default(),
+            bodies: Arc::default(),
             tls,
             rejections: Arc::new(EdgeMetrics::register()),
         }
@@ -76,9 +83,14 @@ impl Gate {
 
     /// For connections that are encrypted by `tls`, if it is there, and counted with those of this gate.
     pub(crate) fn beside(&self, tls: Option<Arc<Tls>>) -> Self {
-        let (connections, requests) = (Arc::clone(&self.connections), Arc::clone(&self.requests));
-        let rejections = Arc::clone(&self.rejections);
-        Self { in_force: Arc::clone(&self.in_force), connections, requests, tls, rejections }
+        Self {
+            in_force: Arc::clone(&self.in_force),
+            connections: Arc::clone(&self.connections),
+            requests: Arc::clone(&self.requests),
+            bodies: Arc::clone(&self.bodies),
+            tls,
+            rejections: Arc::clone(&self.rejections),
+        }
     }
 
     /// The configuration in force.
@@ -134,7 +146,36 @@ impl Gate {
         }
         let caller = in_force.access.admit(need, headers, peer, Instant::now());
         let caller = caller.inspect_err(|error| self.refused(error, peer))?;
-        Ok(Visit { in_force, caller, _counted: counted })
+        Ok(Visit { in_force, caller, held: None, counted })
+    }
+
+    /// The body of a request that was let in. What arrives of it counts until the visit ends.
+    pub(crate) fn body(&self, visit: &mut Visit, incoming: Incoming) -> RequestBody {
+        if visit.counted.is_some() && !incoming.is_end_stream() {
+            visit.held = Some(Arc::new(self.hold(&visit.in_force)));
+        }
+        RequestBody::new(incoming, Some(visit.in_force.config.limits.body_time), visit.held.clone())
+    }
+
+    /// The body of a stream of messages, which may take its time, and what there is of the message that is arriving.
+    pub(crate) fn stream_body(&self, visit: &Visit, incoming: Incoming) -> (RequestBody, Arc<Held>) {
+        let held = Arc::new(self.hold(&visit.in_force));
+        (RequestBody::new(incoming, None, Some(Arc::clone(&held))), held)
+    }
+
+    /// Counts a message of a stream, of so many bytes, until its visit ends.
+    ///
+    /// # Errors
+    /// [`ApiError`] with status 503 where there is no room for it.
+    pub(crate) fn take_message(&self, visit: &mut Visit, bytes: usize) -> Result<(), ApiError> {
+        let held = self.hold(&visit.in_force);
+        held.take(bytes, 0).inspect_err(|error| self.rejections.request_rejected(error.rejection()))?;
+        visit.held = Some(Arc::new(held));
+        Ok(())
+    }
+
+    fn hold(&self, in_force: &InForce) -> Held {
+        self.bodies.hold(in_force.config.limits.body_bytes)
     }
 
     fn refused(&self, error: &ApiError, peer: &Peer) {
@@ -177,14 +218,19 @@ enum Transport {
 }
 
 impl Stream {
-    /// Waits until something can be read of a connection that was silent so far, which takes no memory for it; an
-    /// encrypted one has spoken already.
+    /// Waits until something can be read of a connection that was silent so far, since its handshake if it is encrypted.
+    /// Takes no memory for it.
     pub(crate) async fn first_byte(&self) -> io::Result<()> {
-        match &self.stream {
-            // Not `readable`, which may be mistaken.
-            Transport::Plain(stream) => stream.peek(&mut [0]).await.map(drop),
-            Transport::Encrypted(_) => Ok(()),
-        }
+        let stream = match &self.stream {
+            Transport::Plain(stream) => stream,
+            Transport::Encrypted(stream) => match stream.get_ref() {
+                // It came with the end of the handshake.
+                (_, session) if !session.wants_read() => return Ok(()),
+                (stream, _) => stream,
+            },
+        };
+        // Not `readable`, which may be mistaken.
+        stream.peek(&mut [0]).await.map(drop)
     }
 }
 

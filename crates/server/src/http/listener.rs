@@ -1,4 +1,4 @@
-//! Accepting and serving connections, and leaving without losing one that was accepted.
+//! Serving connections of HTTP, on threads that share the listeners.
 
 use std::convert::Infallible;
 use std::io;
@@ -13,11 +13,12 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use hyper_util::server::graceful::Watcher;
 use tokio::sync::watch;
 use tower::ServiceExt;
 use volley_scheduler::Handoff;
 
+use super::accept::accept;
 use super::body::RequestBody;
 use super::gate::{Arrival, Gate, Stream, Visit};
 use super::infer::{self, Target, failure};
@@ -28,9 +29,6 @@ use crate::access::{Need, Peer};
 use crate::error::Cause;
 use crate::grpc;
 use crate::pipeline::Pipeline;
-
-/// How long to hold back after the system refused a connection, for want of file descriptors say.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Where the server is in its life. It only moves forward.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -126,7 +124,7 @@ async fn serve_inference(listener: TcpListener, grpc: TcpListener, edge: Arc<Edg
 pub(super) async fn serve<A, F>(
     listener: TcpListener,
     gate: Arc<Gate>,
-    mut phase: watch::Receiver<Phase>,
+    phase: watch::Receiver<Phase>,
     needs: fn(&Request<Incoming>) -> Need,
     answer: A,
 ) -> io::Result<()>
@@ -134,32 +132,12 @@ where
     A: Fn(Request<RequestBody>, Visit, Instant) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
-    listener.set_nonblocking(true)?;
-    let listener = tokio::net::TcpListener::from_std(listener)?;
-    let connections = GracefulShutdown::new();
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            accepted = listener.accept() => accepted,
-            _ = phase.wait_for(|phase| *phase > Phase::Serving) => break,
-        };
-        match accepted {
-            Ok((stream, address)) => {
-                let Some(arrival) = gate.enter(stream, address) else { continue };
-                let connection =
-                    Connection { gate: Arc::clone(&gate), phase: phase.clone(), needs, answer: answer.clone() };
-                tokio::spawn(connection.serve(arrival, connections.watcher()));
-            }
-            Err(error) => {
-                tracing::warn!(%error, "could not accept a connection");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
-    drop(listener);
-    let _ = phase.wait_for(|phase| *phase == Phase::Closing).await;
-    connections.shutdown().await;
-    Ok(())
+    let accepting = Arc::clone(&gate);
+    accept(listener, &accepting, phase.clone(), move |arrival, watcher| {
+        let connection = Connection { gate: Arc::clone(&gate), phase: phase.clone(), needs, answer: answer.clone() };
+        tokio::spawn(connection.serve(arrival, watcher));
+    })
+    .await
 }
 
 /// A connection that is to be served.
@@ -210,9 +188,9 @@ where
         let arrival = Instant::now();
         pace.head_is_read();
         let mut response = match self.gate.admit((self.needs)(&request), request.headers(), peer) {
-            Ok(visit) => {
-                let limit = visit.in_force.config.limits.body_time;
-                (self.answer)(request.map(|body| RequestBody::new(body, limit)), visit, arrival).await
+            Ok(mut visit) => {
+                let request = request.map(|body| self.gate.body(&mut visit, body));
+                (self.answer)(request, visit, arrival).await
             }
             Err(error) => {
                 let close = matches!(error.cause, Cause::Unauthenticated);

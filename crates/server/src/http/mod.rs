@@ -1,6 +1,8 @@
 //! The HTTP edge: threads that accept connections, read requests and write responses.
 
+mod accept;
 mod admin;
+mod bodies;
 mod body;
 mod cache;
 mod compression;
@@ -15,8 +17,9 @@ mod repository;
 mod routes;
 mod yielding;
 
+pub(crate) use accept::accept;
 pub(crate) use admin::serve_admin;
-pub(crate) use body::RequestBody;
+pub(crate) use bodies::Held;
 pub(crate) use gate::{Arrival, Gate, Visit};
 pub(crate) use listener::{Edge, IoThreads, Phase};
 pub(crate) use metrics::serve_metrics;

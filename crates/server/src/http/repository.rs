@@ -2,19 +2,17 @@
 
 use std::sync::Arc;
 
-use axum::body::Bytes;
 use axum::extract::State;
-use axum::extract::rejection::BytesRejection;
-use axum::http::StatusCode;
 use axum::response::Json;
 use axum::routing::post;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::body::Whole;
 use super::listener::Edge;
 use super::routes::{Named, Route};
 use crate::codec::Object;
-use crate::error::{ApiError, Cause};
+use crate::error::ApiError;
 use crate::protocol::{self, Index, IndexRequest};
 
 pub(super) fn routes() -> [Route; 3] {
@@ -25,7 +23,7 @@ pub(super) fn routes() -> [Route; 3] {
         Route::post("/v2/repository/index", INDEX, post(index))
             .takes("IndexRequest")
             .gives("Index")
-            .refuses(&[400, 413]),
+            .refuses(&[400, 413, 503]),
         Route::post("/v2/repository/models/{model}/load", LOAD, post(load))
             .takes("LoadRequest")
             .refuses(&[400, 404, 413, 503]),
@@ -35,9 +33,7 @@ pub(super) fn routes() -> [Route; 3] {
     ]
 }
 
-type Body = Result<Bytes, BytesRejection>;
-
-async fn index(State(edge): State<Arc<Edge>>, body: Body) -> Result<Json<Index>, ApiError> {
+async fn index(State(edge): State<Arc<Edge>>, body: Whole) -> Result<Json<Index>, ApiError> {
     Ok(Json(protocol::index(&edge.pipeline.catalog, &read::<IndexRequest>(body)?)))
 }
 
@@ -48,23 +44,19 @@ struct Parameters {
     parameters: std::collections::BTreeMap<String, Box<RawValue>>,
 }
 
-async fn load(State(edge): State<Arc<Edge>>, named: Named, body: Body) -> Result<(), ApiError> {
+async fn load(State(edge): State<Arc<Edge>>, named: Named, body: Whole) -> Result<(), ApiError> {
     let Parameters { parameters } = read(body)?;
     protocol::load(&edge.pipeline.catalog, named.model, parameters.keys().map(String::as_str)).await
 }
 
 /// Parameters are taken: the only one that there is speaks of dependents, and no model has any.
-async fn unload(State(edge): State<Arc<Edge>>, named: Named, body: Body) -> Result<(), ApiError> {
+async fn unload(State(edge): State<Arc<Edge>>, named: Named, body: Whole) -> Result<(), ApiError> {
     read::<Parameters>(body)?;
     protocol::unload(&edge.pipeline.catalog, named.model).await
 }
 
 /// A body that may be left out.
-fn read<T: Default + for<'a> Deserialize<'a>>(body: Body) -> Result<T, ApiError> {
-    let body = body.map_err(|rejection| match rejection.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => ApiError::new(Cause::TooLarge, "body: more than 2 MB"),
-        _ => ApiError::invalid("body", rejection.body_text()),
-    })?;
+fn read<T: Default + for<'a> Deserialize<'a>>(Whole(body): Whole) -> Result<T, ApiError> {
     if body.is_empty() {
         return Ok(T::default());
     }

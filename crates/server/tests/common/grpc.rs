@@ -74,6 +74,12 @@ impl Client {
         self.runtime.block_on(async { ended(sender.send_request(request).await.expect("a response")).await })
     }
 
+    /// Begins a call whose message never comes. It is sent with the next call.
+    pub(crate) fn begin(&mut self, method: &str) {
+        let request = request(&format!("{SERVICE}{method}"), &[], Box::pin(futures_util::stream::pending()));
+        self.runtime.spawn(self.sender.send_request(request));
+    }
+
     /// Begins a call of many messages, which goes on while the answers are read.
     pub(crate) fn open(&mut self, method: &str) -> Exchange<'_> {
         let (messages, sent) = tokio::sync::mpsc::unbounded_channel::<Bytes>();

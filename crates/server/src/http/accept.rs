@@ -1,0 +1,54 @@
+//! Taking in connections, of whatever protocol, and leaving without losing one that was taken in.
+
+use std::io;
+use std::net::TcpListener;
+use std::time::Duration;
+
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use tokio::sync::watch;
+
+use super::gate::{Arrival, Gate};
+use super::listener::Phase;
+
+/// How long to hold back after the system refused a connection, for want of file descriptors say.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Has every connection to `listener` for which `gate` has a place served by `serve`, which is not to wait for it, until
+/// `phase` says to leave; returns when all of them are closed, which they are told once the phase is [`Phase::Closing`].
+///
+/// # Errors
+/// When the listener cannot be used.
+pub(crate) async fn accept(
+    listener: TcpListener,
+    gate: &Gate,
+    mut phase: watch::Receiver<Phase>,
+    serve: impl Fn(Arrival, Watcher),
+) -> io::Result<()> {
+    listener.set_nonblocking(true)?;
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let connections = GracefulShutdown::new();
+    let accepting = async {
+        loop {
+            match listener.accept().await {
+                Ok((stream, address)) => {
+                    if let Some(arrival) = gate.enter(stream, address) {
+                        serve(arrival, connections.watcher());
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "could not accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    };
+    tokio::select! {
+        biased;
+        () = accepting => {}
+        _ = phase.wait_for(|phase| *phase > Phase::Serving) => {}
+    }
+    drop(listener);
+    let _ = phase.wait_for(|phase| *phase == Phase::Closing).await;
+    connections.shutdown().await;
+    Ok(())
+}
