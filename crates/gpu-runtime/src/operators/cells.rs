@@ -13,13 +13,15 @@ pub(super) const HIDDEN_SCALE: f32 = 127.0;
 /// What a hidden state of zero is in eight bits.
 pub(super) const HIDDEN_ZERO_POINT: u8 = 128;
 
-/// What sixteen units of a row remember from one step to the next.
+/// What sixteen units of some rows remember from one step to the next.
 #[derive(Debug)]
 pub(super) struct Units<'a> {
-    pub(super) cell: &'a mut [f32; UNITS],
-    pub(super) hidden: &'a mut [f32; UNITS],
+    /// The first row's come first, those of each other so many behind.
+    pub(super) apart: usize,
+    pub(super) cell: &'a mut [[f32; UNITS]],
+    pub(super) hidden: &'a mut [[f32; UNITS]],
     /// The hidden state in eight bits.
-    pub(super) quantised: &'a mut [u8; UNITS],
+    pub(super) quantised: &'a mut [[u8; UNITS]],
 }
 
 /// From sums of integers to the arguments of the gates' functions: `scale * sum + bias`.
@@ -49,16 +51,16 @@ pub(super) fn advance<const N: usize>(
     instructions: Instructions,
     sums: &[Sums; N],
     dequantise: &Dequantise,
-    rows: [Units<'_>; N],
+    units: Units<'_>,
 ) {
     match instructions {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: `Instructions` found them on this machine.
-        Instructions::Avx512Vnni => unsafe { avx512(sums, dequantise, rows) },
+        Instructions::Avx512Vnni => unsafe { avx512(sums, dequantise, units) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
-        Instructions::Avx2 => unsafe { avx2(sums, dequantise, rows) },
-        Instructions::Portable => plain(sums, dequantise, rows),
+        Instructions::Avx2 => unsafe { avx2(sums, dequantise, units) },
+        Instructions::Portable => plain(sums, dequantise, units),
     }
 }
 
@@ -66,27 +68,29 @@ pub(super) fn advance<const N: usize>(
 /// The machine must have AVX-512 F, BW and VL, and FMA.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,fma")]
-fn avx512<const N: usize>(sums: &[Sums; N], dequantise: &Dequantise, rows: [Units<'_>; N]) {
-    plain(sums, dequantise, rows);
+fn avx512<const N: usize>(sums: &[Sums; N], dequantise: &Dequantise, units: Units<'_>) {
+    plain(sums, dequantise, units);
 }
 
 /// # Safety
 /// The machine must have AVX2 and FMA.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-fn avx2<const N: usize>(sums: &[Sums; N], dequantise: &Dequantise, rows: [Units<'_>; N]) {
-    plain(sums, dequantise, rows);
+fn avx2<const N: usize>(sums: &[Sums; N], dequantise: &Dequantise, units: Units<'_>) {
+    plain(sums, dequantise, units);
 }
 
 #[inline(always)]
-fn plain<const N: usize>(sums: &[Sums; N], dequantise: &Dequantise, mut rows: [Units<'_>; N]) {
+fn plain<const N: usize>(sums: &[Sums; N], dequantise: &Dequantise, units: Units<'_>) {
     let Dequantise { scale, bias } = dequantise;
+    let Units { apart, cell, hidden, quantised } = units;
     let gate = |row: usize, gate: usize, lane: usize| {
         tanh((sums[row][gate][lane] as f32).mul_add(scale[gate][lane], bias[gate][lane]))
     };
     // The logistic function is half of 1 + tanh(x / 2), and quotients that are multiplied or added share one division.
     // Two loops, because in one the second division of a row would wait for its first.
-    for (row, Units { cell, .. }) in rows.iter_mut().enumerate() {
+    for row in 0..N {
+        let cell = &mut cell[row * apart];
         let mut next = [0.0; UNITS];
         for lane in 0..UNITS {
             let ((input, input_by), (forget, forget_by)) = (gate(row, 0, lane), gate(row, 2, lane));
@@ -96,18 +100,17 @@ fn plain<const N: usize>(sums: &[Sums; N], dequantise: &Dequantise, mut rows: [U
             let sum = ((forget + forget_by) * cell[lane]).mul_add(written_by, written);
             next[lane] = 0.5 * sum / (written_by * forget_by);
         }
-        **cell = next;
+        *cell = next;
     }
-    for (row, Units { cell, hidden, quantised }) in rows.iter_mut().enumerate() {
+    for row in 0..N {
+        let cell = &cell[row * apart];
         let mut next = [0.0; UNITS];
         for lane in 0..UNITS {
             let ((output, output_by), (shown, shown_by)) = (gate(row, 1, lane), tanh(cell[lane]));
             next[lane] = 0.5 * (output + output_by) * shown / (output_by * shown_by);
         }
-        **hidden = next;
-        for (quantised, hidden) in quantised.iter_mut().zip(next) {
-            *quantised = quantise(hidden);
-        }
+        hidden[row * apart] = next;
+        quantised[row * apart] = next.map(quantise);
     }
 }
 

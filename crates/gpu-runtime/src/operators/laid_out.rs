@@ -142,14 +142,47 @@ impl Group {
 }
 
 /// Lists the pairs of `input` that are not zero, and says how many there are.
+///
+/// # Safety
+/// The machine must have AVX2.
+#[target_feature(enable = "avx2")]
 fn list(input: &[u8], pairs: &mut [Pair]) -> usize {
     let mut listed = 0;
-    for (index, &[even, odd]) in (0..).zip(input.as_chunks().0) {
-        // Written either way, and kept if the next is written behind it: a branch would be a coin to guess.
-        pairs[listed] = Pair { index, activations: i32::from(even) | i32::from(odd) << 16 };
-        listed += usize::from(even | odd != 0);
+    // As many as there are bits to tell them by.
+    for (window, input) in input.chunks(2 * 64).enumerate() {
+        let mut which = which_pairs(input);
+        while which != 0 {
+            let at = which.trailing_zeros() as usize;
+            which &= which - 1;
+            let [even, odd] = [input[2 * at], input[2 * at + 1]];
+            let activations = i32::from(even) | i32::from(odd) << 16;
+            pairs[listed] = Pair { index: (window * 64 + at) as u32, activations };
+            listed += 1;
+        }
     }
     listed
+}
+
+/// Which of up to 64 pairs are not zero: the first by the lowest bit.
+///
+/// # Safety
+/// The machine must have AVX2.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn which_pairs(input: &[u8]) -> u64 {
+    let (eights, rest) = input.as_chunks::<16>();
+    let mut which = 0;
+    for (index, eight) in eights.iter().enumerate() {
+        // SAFETY: the array has the sixteen bytes that are read.
+        let pairs = unsafe { _mm_loadu_si128(eight.as_ptr().cast()) };
+        let zero = _mm_cmpeq_epi16(pairs, _mm_setzero_si128());
+        let zero = _mm_movemask_epi8(_mm_packs_epi16(zero, _mm_setzero_si128()));
+        which |= u64::from(!zero as u8) << (8 * index);
+    }
+    for (index, pair) in rest.as_chunks::<2>().0.iter().enumerate() {
+        which |= u64::from(*pair != [0, 0]) << (8 * eights.len() + index);
+    }
+    which
 }
 
 fn resize<T: Clone + Default>(room: &mut Vec<T>, len: usize) -> Result<(), TryReserveError> {

@@ -107,15 +107,14 @@ impl Lstm {
         let rows: [usize; N] = std::array::from_fn(|row| first + row);
         self.weights.multiply(panel, rows, step, laid_out, sums);
 
-        let panels = self.dequantise.len();
-        let mut cell = cell.as_chunks_mut().0[first * panels..].chunks_mut(panels);
-        let mut last = last.as_chunks_mut().0[first * panels..].chunks_mut(panels);
-        let mut after = after.as_chunks_mut().0[first * panels..].chunks_mut(panels);
-        let mut units = || {
-            let (cell, hidden, quantised) = (cell.next()?, last.next()?, after.next()?);
-            Some(Units { cell: &mut cell[panel], hidden: &mut hidden[panel], quantised: &mut quantised[panel] })
+        let apart = self.dequantise.len();
+        let from = first * apart + panel;
+        let units = Units {
+            apart,
+            cell: &mut cell.as_chunks_mut().0[from..],
+            hidden: &mut last.as_chunks_mut().0[from..],
+            quantised: &mut after.as_chunks_mut().0[from..],
         };
-        let units = rows.map(|_| units().expect("memory for every row"));
         advance(self.instructions, sums, &self.dequantise[panel], units);
     }
 }
@@ -142,7 +141,8 @@ mod tests {
     use super::super::weights::GATES;
     use super::*;
 
-    const INPUTS: usize = 20;
+    /// More than 64 pairs, and no multiple of anything but 4.
+    const INPUTS: usize = 148;
     const UNITS_OF_TEST: usize = 48;
     const STEPS: usize = 9;
     const INPUT_SHIFT: u32 = 2;
