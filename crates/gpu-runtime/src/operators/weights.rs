@@ -272,3 +272,58 @@ fn portable<const N: usize>(
         add(sums, hidden, &panel.hidden);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INPUTS: usize = 20;
+
+    /// One of two values at each place, in one of as many patterns as there are numbers of four bits.
+    fn pattern<T: Copy>(number: usize, [one, other]: [T; 2]) -> impl Iterator<Item = T> {
+        (0..).map(move |at| if number >> (at % 4) & 1 == 0 { one } else { other })
+    }
+
+    #[test]
+    fn sums_are_exact_at_the_ends_of_all_ranges_with_every_set_of_instructions() {
+        let width = INPUTS + UNITS;
+        let all_ends = [[-128, 127], [-127, 127], [-128, -128], [127, 127], [-63, 63], [0, 127], [-1, 0]];
+        for (ends, many) in all_ends.into_iter().flat_map(|ends| [(ends, true), (ends, false)]) {
+            // All of a row, or but two weights for its hidden state, which are in one product.
+            let rows = (0..GATES * UNITS).map(|row| {
+                let few = |(at, weight)| if many || at / 2 == INPUTS / 2 { weight } else { 0 };
+                pattern(row % 16, ends).take(width).enumerate().map(few)
+            });
+            let matrix = Matrix {
+                weights: &rows.flatten().collect::<Vec<i8>>(),
+                inputs: INPUTS,
+                units: UNITS,
+                input_shift: 3,
+                input_zero_point: 7,
+                hidden_zero_point: 128,
+            };
+            for instructions in Instructions::available() {
+                let weights = GateWeights::new(&matrix, instructions).expect("there is memory");
+                for (number, ends) in
+                    (0..16).flat_map(|number| [[1, 255], [0, 191], [100, 192]].map(|ends| (number, ends)))
+                {
+                    let input: Vec<u8> = pattern(number, [0, 255]).take(INPUTS).collect();
+                    let hidden: Vec<u8> = pattern(number, ends).take(UNITS).collect();
+                    let step = Step { input: &input, inputs: INPUTS, steps: 1, step: 0, hidden: &hidden, units: UNITS };
+                    let (mut laid_out, mut sums) = (LaidOut::default(), [Sums::default()]);
+                    weights.lay_out(&step, 1, &mut laid_out).expect("there is memory");
+                    weights.multiply(0, [0], &step, &laid_out, &mut sums);
+                    let sums = sums[0].as_flattened();
+                    for (row, &sum) in sums.iter().enumerate() {
+                        let (of_input, of_hidden) = matrix.row(0, row).split_at(INPUTS);
+                        let product = |weights: &[i8], values: &[u8], zero: i32| -> i32 {
+                            weights.iter().zip(values).map(|(&w, &x)| i32::from(w) * (i32::from(x) - zero)).sum()
+                        };
+                        let wanted = 8 * product(of_input, &input, 7) + product(of_hidden, &hidden, 128);
+                        assert_eq!(sum, wanted, "{instructions:?}: row {row}, {ends:?} as by {number}");
+                    }
+                }
+            }
+        }
+    }
+}
