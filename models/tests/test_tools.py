@@ -63,6 +63,13 @@ class Tools(unittest.TestCase):
         self.assertLess(self._changes(tiny.inputs()).max(), 0.05)
         self.assertEqual(batch_dependence(self.made, held_out(self.fp32, self.samples), seed=1, batches=20), 0)
 
+    def test_products_with_any_hidden_state_add_up_to_no_more_than_sixteen_bits_hold(self) -> None:
+        self._quantise_static()
+        weights = np.abs(_tensors(self.made)["lstm.weights"][:, -tiny.WIDTH :].astype(int))
+        self.assertEqual(weights.max(), 63)
+        sums = weights.reshape(len(weights), -1, 4, 2, 2).sum(axis=(2, 4))
+        self.assertLess(127 * sums.max(), 2**15)
+
     def test_an_lstm_that_the_integer_one_cannot_stand_for_stays_as_it_is(self) -> None:
         tiny.write_model(self.fp32, lstm_output="all")
         self._quantise_static()

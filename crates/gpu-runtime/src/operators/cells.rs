@@ -1,8 +1,9 @@
 //! What an LSTM's cells make of the sums of their gates.
 //!
-//! Plain arithmetic on sixteen units at a time, which the compiler turns into vector instructions. Nothing is fused or
-//! reordered, and no unit is computed in another way than its neighbour, so that the same sums give the same bits in
-//! whatever batch and on whatever machine.
+//! Plain arithmetic on sixteen units at a time, which the compiler turns into vector instructions. What is fused is
+//! fused everywhere (`mul_add` rounds once, by a function where there is no instruction), nothing is reordered, and no
+//! unit is computed in another way than its neighbour, so that the same sums give the same bits in whatever batch and
+//! on whatever machine.
 
 use super::instructions::Instructions;
 use super::weights::{GATES, Sums, UNITS};
@@ -12,13 +13,15 @@ pub(super) const HIDDEN_SCALE: f32 = 127.0;
 /// What a hidden state of zero is in eight bits.
 pub(super) const HIDDEN_ZERO_POINT: u8 = 128;
 
-/// What sixteen units of a row remember from one step to the next.
+/// What sixteen units of some rows remember from one step to the next.
 #[derive(Debug)]
 pub(super) struct Units<'a> {
-    pub(super) cell: &'a mut [f32; UNITS],
-    pub(super) hidden: &'a mut [f32; UNITS],
+    /// The first row's come first, those of each other so many behind.
+    pub(super) apart: usize,
+    pub(super) cell: &'a mut [[f32; UNITS]],
+    pub(super) hidden: &'a mut [[f32; UNITS]],
     /// The hidden state in eight bits.
-    pub(super) quantised: &'a mut [u8; UNITS],
+    pub(super) quantised: &'a mut [[u8; UNITS]],
 }
 
 /// From sums of integers to the arguments of the gates' functions: `scale * sum + bias`.
@@ -48,65 +51,66 @@ pub(super) fn advance<const N: usize>(
     instructions: Instructions,
     sums: &[Sums; N],
     dequantise: &Dequantise,
-    rows: [Units<'_>; N],
+    units: Units<'_>,
 ) {
     match instructions {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: `Instructions` found them on this machine.
-        Instructions::Avx512Vnni => unsafe { avx512(sums, dequantise, rows) },
+        Instructions::Avx512Vnni => unsafe { avx512(sums, dequantise, units) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
-        Instructions::Avx2 => unsafe { avx2(sums, dequantise, rows) },
-        Instructions::Portable => plain(sums, dequantise, rows),
+        Instructions::Avx2 => unsafe { avx2(sums, dequantise, units) },
+        Instructions::Portable => plain(sums, dequantise, units),
     }
 }
 
 /// # Safety
-/// The machine must have AVX-512 F, BW and VL.
+/// The machine must have AVX-512 F, BW and VL, and FMA.
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-fn avx512<const N: usize>(sums: &[Sums; N], dequantise: &Dequantise, rows: [Units<'_>; N]) {
-    plain(sums, dequantise, rows);
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,fma")]
+fn avx512<const N: usize>(sums: &[Sums; N], dequantise: &Dequantise, units: Units<'_>) {
+    plain(sums, dequantise, units);
 }
 
 /// # Safety
-/// The machine must have AVX2.
+/// The machine must have AVX2 and FMA.
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-fn avx2<const N: usize>(sums: &[Sums; N], dequantise: &Dequantise, rows: [Units<'_>; N]) {
-    plain(sums, dequantise, rows);
+#[target_feature(enable = "avx2,fma")]
+fn avx2<const N: usize>(sums: &[Sums; N], dequantise: &Dequantise, units: Units<'_>) {
+    plain(sums, dequantise, units);
 }
 
 #[inline(always)]
-fn plain<const N: usize>(sums: &[Sums; N], dequantise: &Dequantise, mut rows: [Units<'_>; N]) {
+fn plain<const N: usize>(sums: &[Sums; N], dequantise: &Dequantise, units: Units<'_>) {
     let Dequantise { scale, bias } = dequantise;
+    let Units { apart, cell, hidden, quantised } = units;
     let gate = |row: usize, gate: usize, lane: usize| {
-        tanh(sums[row][gate][lane] as f32 * scale[gate][lane] + bias[gate][lane])
+        tanh((sums[row][gate][lane] as f32).mul_add(scale[gate][lane], bias[gate][lane]))
     };
     // The logistic function is half of 1 + tanh(x / 2), and quotients that are multiplied or added share one division.
     // Two loops, because in one the second division of a row would wait for its first.
-    for (row, Units { cell, .. }) in rows.iter_mut().enumerate() {
+    for row in 0..N {
+        let cell = &mut cell[row * apart];
         let mut next = [0.0; UNITS];
         for lane in 0..UNITS {
             let ((input, input_by), (forget, forget_by)) = (gate(row, 0, lane), gate(row, 2, lane));
             let (candidate, candidate_by) = gate(row, 3, lane);
             let written_by = input_by * candidate_by;
-            let kept = (forget + forget_by) * cell[lane] * written_by;
             let written = (input + input_by) * candidate * forget_by;
-            next[lane] = 0.5 * (kept + written) / (written_by * forget_by);
+            let sum = ((forget + forget_by) * cell[lane]).mul_add(written_by, written);
+            next[lane] = 0.5 * sum / (written_by * forget_by);
         }
-        **cell = next;
+        *cell = next;
     }
-    for (row, Units { cell, hidden, quantised }) in rows.iter_mut().enumerate() {
+    for row in 0..N {
+        let cell = &cell[row * apart];
         let mut next = [0.0; UNITS];
         for lane in 0..UNITS {
             let ((output, output_by), (shown, shown_by)) = (gate(row, 1, lane), tanh(cell[lane]));
             next[lane] = 0.5 * (output + output_by) * shown / (output_by * shown_by);
         }
-        **hidden = next;
-        for (quantised, hidden) in quantised.iter_mut().zip(next) {
-            *quantised = quantise(hidden);
-        }
+        hidden[row * apart] = next;
+        quantised[row * apart] = next.map(quantise);
     }
 }
 
@@ -118,8 +122,9 @@ fn plain<const N: usize>(sums: &[Sums; N], dequantise: &Dequantise, mut rows: [U
 fn tanh(x: f32) -> (f32, f32) {
     let x = x.clamp(-6.25, 6.25);
     let square = x * x;
-    let numerator = x * ((0.001_464_127_3 * square + 0.113_965_29) * square + 0.999_962_7);
-    let denominator = ((5.323_357e-5 * square + 0.017_298_905) * square + 0.447_182_77) * square + 1.0;
+    let numerator = x * 0.001_464_127_3_f32.mul_add(square, 0.113_965_29).mul_add(square, 0.999_962_7);
+    let denominator =
+        5.323_357e-5_f32.mul_add(square, 0.017_298_905).mul_add(square, 0.447_182_77).mul_add(square, 1.0);
     (numerator, denominator)
 }
 

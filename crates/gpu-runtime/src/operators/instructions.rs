@@ -7,7 +7,7 @@ pub(super) enum Instructions {
     /// AVX-512 with its eight-bit dot products (VNNI): Intel since Ice Lake, AMD since Zen 4.
     #[cfg(target_arch = "x86_64")]
     Avx512Vnni,
-    /// AVX2: any x86 server of the last decade.
+    /// AVX2 with fused multiplications and additions: any x86 server of the last decade.
     #[cfg(target_arch = "x86_64")]
     Avx2,
     /// Whatever the compiler makes of plain code for the target it builds for.
@@ -29,10 +29,11 @@ impl Instructions {
                 is_x86_feature_detected!("avx512f")
                     && is_x86_feature_detected!("avx512bw")
                     && is_x86_feature_detected!("avx512vl")
-                    && is_x86_feature_detected!("avx512vnni"),
+                    && is_x86_feature_detected!("avx512vnni")
+                    && is_x86_feature_detected!("fma"),
             ),
             #[cfg(target_arch = "x86_64")]
-            (Self::Avx2, is_x86_feature_detected!("avx2")),
+            (Self::Avx2, is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")),
             (Self::Portable, true),
         ];
         sets.into_iter().filter_map(|(set, has)| has.then_some(set)).collect()

@@ -3,10 +3,10 @@
 use std::collections::TryReserveError;
 use std::mem;
 
-use super::activations::{Pairs, Step};
+use super::activations::Step;
 use super::cells::{Dequantise, HIDDEN_ZERO_POINT, Units, advance};
 use super::instructions::Instructions;
-use super::weights::{GateWeights, Matrix, ROWS, Sums, UNITS};
+use super::weights::{GateWeights, LaidOut, Matrix, ROWS, Sums, UNITS};
 
 /// An LSTM with its weights.
 #[derive(Debug)]
@@ -27,8 +27,8 @@ pub(super) struct Memory {
     before: Vec<u8>,
     /// The same, as it leaves it.
     after: Vec<u8>,
-    /// What a step reads, for instructions that take it in pairs.
-    pairs: Pairs,
+    /// What a step reads, as the instructions want it.
+    laid_out: LaidOut,
     /// What the cells of a panel are about to read.
     sums: [Sums; ROWS],
 }
@@ -67,9 +67,6 @@ impl Lstm {
     ) -> Result<(), TryReserveError> {
         let batch = last.len() / self.units;
         memory.clear(last.len())?;
-        if self.weights.take_pairs() {
-            memory.pairs.reserve(batch, self.inputs, self.units)?;
-        }
         last.fill(0.0);
         // As few blocks of rows as can be, and all of nearly the same size.
         let blocks = batch.div_ceil(ROWS);
@@ -77,9 +74,7 @@ impl Lstm {
             // Taken out for the step, so that the rest of the memory can be written.
             let before = mem::take(&mut memory.before);
             let step = Step { input, inputs: self.inputs, steps, step, hidden: &before, units: self.units };
-            if self.weights.take_pairs() {
-                memory.pairs.lay_out(&step);
-            }
+            self.weights.lay_out(&step, batch, &mut memory.laid_out)?;
             for panel in 0..self.dequantise.len() {
                 for block in 0..blocks {
                     let first = block * batch / blocks;
@@ -107,20 +102,19 @@ impl Lstm {
         memory: &mut Memory,
         last: &mut [f32],
     ) {
-        let Memory { cell, after, pairs, sums, .. } = memory;
+        let Memory { cell, after, laid_out, sums, .. } = memory;
         let sums = sums.first_chunk_mut::<N>().expect("no more rows than are multiplied at once");
         let rows: [usize; N] = std::array::from_fn(|row| first + row);
-        self.weights.multiply(panel, rows, step, pairs, sums);
+        self.weights.multiply(panel, rows, step, laid_out, sums);
 
-        let panels = self.dequantise.len();
-        let mut cell = cell.as_chunks_mut().0[first * panels..].chunks_mut(panels);
-        let mut last = last.as_chunks_mut().0[first * panels..].chunks_mut(panels);
-        let mut after = after.as_chunks_mut().0[first * panels..].chunks_mut(panels);
-        let mut units = || {
-            let (cell, hidden, quantised) = (cell.next()?, last.next()?, after.next()?);
-            Some(Units { cell: &mut cell[panel], hidden: &mut hidden[panel], quantised: &mut quantised[panel] })
+        let apart = self.dequantise.len();
+        let from = first * apart + panel;
+        let units = Units {
+            apart,
+            cell: &mut cell.as_chunks_mut().0[from..],
+            hidden: &mut last.as_chunks_mut().0[from..],
+            quantised: &mut after.as_chunks_mut().0[from..],
         };
-        let units = rows.map(|_| units().expect("memory for every row"));
         advance(self.instructions, sums, &self.dequantise[panel], units);
     }
 }
@@ -147,7 +141,8 @@ mod tests {
     use super::super::weights::GATES;
     use super::*;
 
-    const INPUTS: usize = 20;
+    /// More than 64 pairs, and no multiple of anything but 4.
+    const INPUTS: usize = 148;
     const UNITS_OF_TEST: usize = 48;
     const STEPS: usize = 9;
     const INPUT_SHIFT: u32 = 2;

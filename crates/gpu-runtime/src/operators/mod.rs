@@ -8,8 +8,12 @@
 //! library: `cargo build --release --example operators` makes it, `register_custom_ops_library` takes it.
 
 mod activations;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
 mod cells;
 mod instructions;
+#[cfg(target_arch = "x86_64")]
+mod laid_out;
 mod library;
 mod lstm;
 mod qlstm;

@@ -9,8 +9,16 @@ use std::arch::x86_64::*;
 use std::collections::TryReserveError;
 use std::ops::Range;
 
-use super::activations::{Pair, Pairs, Step};
+use super::activations::Step;
+#[cfg(target_arch = "x86_64")]
+use super::avx2::ByteWeights;
 use super::instructions::Instructions;
+
+/// A step's activations, for instructions that want them laid out.
+#[cfg(target_arch = "x86_64")]
+pub(super) use super::laid_out::LaidOut;
+#[cfg(not(target_arch = "x86_64"))]
+pub(super) type LaidOut = ();
 
 /// Units in a panel: the 32-bit lanes of a 512-bit vector.
 pub(super) const UNITS: usize = 16;
@@ -26,15 +34,14 @@ pub(super) type Sums = [[i32; UNITS]; GATES];
 /// Weights for some activations, by gate: those of a unit are side by side. No load of them crosses a cache line.
 #[derive(Debug, Clone, Copy)]
 #[repr(C, align(64))]
-struct OfGates<Weight, const LANES: usize>([[Weight; LANES]; GATES]);
+pub(super) struct OfGates<Weight, const LANES: usize>(pub(super) [[Weight; LANES]; GATES]);
 
 /// Weights for four activations, as a VNNI instruction takes them.
 #[cfg(target_arch = "x86_64")]
 type ForQuad = OfGates<i8, { 4 * UNITS }>;
 
-/// Weights for two activations, in the sixteen bits that `pmaddwd` takes. Its sums are exact, where those of its
-/// eight-bit sister `pmaddubsw` saturate.
-type ForPair = OfGates<i16, { 2 * UNITS }>;
+/// Weights for one activation.
+type ForOne = OfGates<i8, UNITS>;
 
 /// The weights of a panel for the LSTM's input and for its hidden state.
 #[derive(Debug)]
@@ -45,13 +52,20 @@ struct Panel<Weights> {
     start: Sums,
 }
 
+impl<Weight, const LANES: usize> OfGates<Weight, LANES> {
+    /// The weight of each gate in each lane.
+    pub(super) fn new(weight: impl Fn(usize, usize) -> Weight) -> Self {
+        Self(std::array::from_fn(|gate| std::array::from_fn(|lane| weight(gate, lane))))
+    }
+}
+
 #[derive(Debug)]
 enum Panels {
     #[cfg(target_arch = "x86_64")]
     Avx512Vnni(Vec<Panel<ForQuad>>),
     #[cfg(target_arch = "x86_64")]
-    Avx2(Vec<Panel<ForPair>>),
-    Portable(Vec<Panel<ForPair>>),
+    Avx2(ByteWeights),
+    Portable(Vec<Panel<ForOne>>),
 }
 
 /// The weights of all gates of all units.
@@ -84,60 +98,56 @@ impl GateWeights {
             #[cfg(target_arch = "x86_64")]
             Instructions::Avx512Vnni => Panels::Avx512Vnni(matrix.panels()?),
             #[cfg(target_arch = "x86_64")]
-            Instructions::Avx2 => Panels::Avx2(matrix.panels()?),
+            Instructions::Avx2 => Panels::Avx2(ByteWeights::new(matrix)?),
             Instructions::Portable => Panels::Portable(matrix.panels()?),
         };
         Ok(Self { panels, input_shift: matrix.input_shift })
     }
 
-    /// Whether a step's activations are read in pairs.
-    pub(super) fn take_pairs(&self) -> bool {
+    /// Lays out a step of `batch` rows as [`GateWeights::multiply`] wants it. Fails where there is no memory for it.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables, reason = "plain code takes a step as it is"))]
+    pub(super) fn lay_out(&self, step: &Step<'_>, batch: usize, laid_out: &mut LaidOut) -> Result<(), TryReserveError> {
         match &self.panels {
             #[cfg(target_arch = "x86_64")]
-            Panels::Avx512Vnni(_) => false,
-            #[cfg(target_arch = "x86_64")]
-            Panels::Avx2(_) => true,
-            Panels::Portable(_) => true,
+            // SAFETY: as below.
+            Panels::Avx2(weights) => unsafe { weights.lay_out(step, batch, laid_out) },
+            _ => Ok(()),
         }
     }
 
-    /// The sums of panel `panel` for some rows of a step, whose `pairs` are laid out if they are taken.
+    /// The sums of panel `panel` for some rows of a step that is laid out.
     ///
     /// # Panics
-    /// If a row is narrower than the weights.
+    /// If a row is not as wide as the weights.
     pub(super) fn multiply<const N: usize>(
         &self,
         panel: usize,
         rows: [usize; N],
         step: &Step<'_>,
-        pairs: &Pairs,
+        laid_out: &LaidOut,
         sums: &mut [Sums; N],
     ) {
+        let (input, hidden) = (rows.map(|row| step.input(row)), rows.map(|row| step.hidden(row)));
         match &self.panels {
             #[cfg(target_arch = "x86_64")]
             Panels::Avx512Vnni(panels) => {
-                let (input, hidden) = (rows.map(|row| step.input(row)), rows.map(|row| step.hidden(row)));
                 // SAFETY: panels of this kind are made only where `Instructions` found the instructions.
                 unsafe { avx512_vnni(&panels[panel], self.input_shift, input, hidden, sums) }
             }
             #[cfg(target_arch = "x86_64")]
-            Panels::Avx2(panels) => {
-                let (input, hidden) = (rows.map(|row| pairs.input(row)), rows.map(|row| pairs.hidden(row)));
-                // SAFETY: as above.
-                unsafe { avx2(&panels[panel], self.input_shift, input, hidden, sums) }
+            Panels::Avx2(weights) => {
+                for (row, sums) in rows.into_iter().zip(sums) {
+                    // SAFETY: as above.
+                    unsafe { weights.multiply(panel, row, laid_out, sums) }
+                }
             }
-            Panels::Portable(panels) => {
-                let (input, hidden) = (rows.map(|row| pairs.input(row)), rows.map(|row| pairs.hidden(row)));
-                portable(&panels[panel], self.input_shift, input, hidden, sums);
-            }
+            Panels::Portable(panels) => portable(&panels[panel], self.input_shift, input, hidden, sums),
         }
     }
 }
 
 impl Matrix<'_> {
-    fn panels<Weight: From<i8>, const LANES: usize>(
-        &self,
-    ) -> Result<Vec<Panel<OfGates<Weight, LANES>>>, TryReserveError> {
+    fn panels<const LANES: usize>(&self) -> Result<Vec<Panel<OfGates<i8, LANES>>>, TryReserveError> {
         let width = self.inputs + self.units;
         let mut panels = Vec::new();
         panels.try_reserve_exact(self.units / UNITS)?;
@@ -152,35 +162,47 @@ impl Matrix<'_> {
     }
 
     /// The weights of the units from `unit` on for these columns, in the order in which they are multiplied.
-    fn steps<Weight: From<i8>, const LANES: usize>(
+    fn steps<const LANES: usize>(
         &self,
         unit: usize,
         columns: Range<usize>,
-    ) -> Result<Vec<OfGates<Weight, LANES>>, TryReserveError> {
+    ) -> Result<Vec<OfGates<i8, LANES>>, TryReserveError> {
         let depth = LANES / UNITS;
-        let step = |column: usize| {
-            OfGates(std::array::from_fn(|gate| {
-                std::array::from_fn(|lane| self.row(gate, unit + lane / depth)[column + lane % depth].into())
-            }))
-        };
+        let step =
+            |column: usize| OfGates::new(|gate, lane| self.row(gate, unit + lane / depth)[column + lane % depth]);
         let mut steps = Vec::new();
         steps.try_reserve_exact(columns.len() / depth)?;
         steps.extend(columns.step_by(depth).map(step));
         Ok(steps)
     }
 
+    /// Those for the hidden state, row by row.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn of_hidden(&self) -> impl Iterator<Item = &[i8]> {
+        (0..GATES * self.units).map(|row| &self.row(0, row)[self.inputs..])
+    }
+
     /// The weights of a gate of a unit.
-    fn row(&self, gate: usize, unit: usize) -> &[i8] {
+    pub(super) fn row(&self, gate: usize, unit: usize) -> &[i8] {
         let width = self.inputs + self.units;
         &self.weights[(gate * self.units + unit) * width..][..width]
     }
 
+    /// What takes back all that the zero points of a row's activations add to its sums.
     fn start(&self, gate: usize, unit: usize) -> i32 {
-        let (input, hidden) = self.row(gate, unit).split_at(self.inputs);
-        let sum = |weights: &[i8]| weights.iter().map(|&weight| i32::from(weight)).sum::<i32>();
-        let input = (i32::from(self.input_zero_point) * sum(input)) << self.input_shift;
-        -(input + i32::from(self.hidden_zero_point) * sum(hidden))
+        let hidden = &self.row(gate, unit)[self.inputs..];
+        self.start_of_input(gate, unit) - i32::from(self.hidden_zero_point) * sum(hidden)
     }
+
+    /// What takes back that which the input's adds.
+    pub(super) fn start_of_input(&self, gate: usize, unit: usize) -> i32 {
+        let input = &self.row(gate, unit)[..self.inputs];
+        -((i32::from(self.input_zero_point) * sum(input)) << self.input_shift)
+    }
+}
+
+fn sum(weights: &[i8]) -> i32 {
+    weights.iter().map(|&weight| i32::from(weight)).sum()
 }
 
 /// # Safety
@@ -227,122 +249,81 @@ fn avx512_vnni<const N: usize>(
     }
 }
 
-/// # Safety
-/// The machine must have AVX2.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-fn avx2<const N: usize>(
-    panel: &Panel<ForPair>,
-    input_shift: u32,
-    input: [&[Pair]; N],
-    hidden: [&[i32]; N],
-    sums: &mut [Sums; N],
-) {
-    // A row's sums of all gates, which fill half the registers there are.
-    #[target_feature(enable = "avx2")]
-    fn add(sums: &mut [[__m256i; 2]; GATES], activations: i32, weights: &ForPair) {
-        let activations = _mm256_set1_epi32(activations);
-        for (sums, weights) in sums.iter_mut().zip(&weights.0) {
-            for (sum, weights) in sums.iter_mut().zip(halves(weights)) {
-                *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(activations, weights));
-            }
-        }
-    }
-    // The input a row at a time, since each has pairs of its own; the hidden state too where rows are few.
-    let row_by_row = N <= 2;
-    let hidden = hidden.map(|hidden| &hidden[..panel.hidden.len()]);
-    let shift = _mm_cvtsi32_si128(input_shift.cast_signed());
-    for ((sums, input), hidden) in sums.iter_mut().zip(input).zip(hidden) {
-        let mut registers = [[_mm256_setzero_si256(); 2]; GATES];
-        for pair in input {
-            add(&mut registers, pair.activations, &panel.input[pair.index as usize]);
-        }
-        for (registers, start) in registers.iter_mut().zip(&panel.start) {
-            for (sum, start) in registers.iter_mut().zip(halves(start)) {
-                *sum = _mm256_add_epi32(_mm256_sll_epi32(*sum, shift), start);
-            }
-        }
-        if row_by_row {
-            for (&pair, weights) in hidden.iter().zip(&panel.hidden) {
-                add(&mut registers, pair, weights);
-            }
-        }
-        for (sums, registers) in sums.iter_mut().zip(registers) {
-            store(sums, registers);
-        }
-    }
-    if row_by_row {
-        return;
-    }
-    // All rows at a time, gate by gate: weights that are loaded serve every row.
-    for gate in 0..GATES {
-        let mut registers: [[__m256i; 2]; N] = std::array::from_fn(|row| halves(&sums[row][gate]));
-        for (index, weights) in panel.hidden.iter().enumerate() {
-            let [low, high] = halves(&weights.0[gate]);
-            for (sums, hidden) in registers.iter_mut().zip(hidden) {
-                // SAFETY: every row was cut to as many pairs as there are weights for.
-                let activations = _mm256_set1_epi32(unsafe { *hidden.get_unchecked(index) });
-                sums[0] = _mm256_add_epi32(sums[0], _mm256_madd_epi16(activations, low));
-                sums[1] = _mm256_add_epi32(sums[1], _mm256_madd_epi16(activations, high));
-            }
-        }
-        for (sums, registers) in sums.iter_mut().zip(registers) {
-            store(&mut sums[gate], registers);
-        }
-    }
-}
-
-/// # Safety
-/// The machine must have AVX2.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-#[inline]
-fn halves<T, const LANES: usize>(values: &[T; LANES]) -> [__m256i; 2] {
-    const { assert!(size_of::<[T; LANES]>() == 64, "two registers of 32 bytes") };
-    let at = values.as_ptr().cast::<__m256i>();
-    // SAFETY: the array has the 64 bytes that are read.
-    unsafe { [_mm256_loadu_si256(at), _mm256_loadu_si256(at.add(1))] }
-}
-
-/// # Safety
-/// The machine must have AVX2.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-#[inline]
-fn store(sums: &mut [i32; UNITS], [low, high]: [__m256i; 2]) {
-    let at = sums.as_mut_ptr().cast::<__m256i>();
-    // SAFETY: the array has the 64 bytes that are written.
-    unsafe {
-        _mm256_storeu_si256(at, low);
-        _mm256_storeu_si256(at.add(1), high);
-    }
-}
-
 fn portable<const N: usize>(
-    panel: &Panel<ForPair>,
+    panel: &Panel<ForOne>,
     input_shift: u32,
-    input: [&[Pair]; N],
-    hidden: [&[i32]; N],
+    input: [&[u8]; N],
+    hidden: [&[u8]; N],
     sums: &mut [Sums; N],
 ) {
-    fn add(sums: &mut Sums, activations: i32, weights: &ForPair) {
-        let (even, odd) = (activations & 0xffff, activations >> 16);
-        for (sums, weights) in sums.iter_mut().zip(&weights.0) {
-            for (sum, &[a, b]) in sums.iter_mut().zip(weights.as_chunks::<2>().0) {
-                *sum += even * i32::from(a) + odd * i32::from(b);
+    fn add(sums: &mut Sums, activations: &[u8], weights: &[ForOne]) {
+        for (&activation, weights) in activations.iter().zip(weights).filter(|&(&activation, _)| activation != 0) {
+            for (sum, &weight) in sums.as_flattened_mut().iter_mut().zip(weights.0.as_flattened()) {
+                *sum += i32::from(activation) * i32::from(weight);
             }
         }
     }
     for ((sums, input), hidden) in sums.iter_mut().zip(input).zip(hidden) {
         *sums = [[0; UNITS]; GATES];
-        for pair in input {
-            add(sums, pair.activations, &panel.input[pair.index as usize]);
-        }
+        add(sums, input, &panel.input);
         for (sum, start) in sums.as_flattened_mut().iter_mut().zip(panel.start.as_flattened()) {
             *sum = (*sum << input_shift) + start;
         }
-        for (&pair, weights) in hidden.iter().zip(&panel.hidden) {
-            add(sums, pair, weights);
+        add(sums, hidden, &panel.hidden);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INPUTS: usize = 20;
+
+    /// One of two values at each place, in one of as many patterns as there are numbers of four bits.
+    fn pattern<T: Copy>(number: usize, [one, other]: [T; 2]) -> impl Iterator<Item = T> {
+        (0..).map(move |at| if number >> (at % 4) & 1 == 0 { one } else { other })
+    }
+
+    #[test]
+    fn sums_are_exact_at_the_ends_of_all_ranges_with_every_set_of_instructions() {
+        let width = INPUTS + UNITS;
+        let all_ends = [[-128, 127], [-127, 127], [-128, -128], [127, 127], [-63, 63], [0, 127], [-1, 0]];
+        for (ends, many) in all_ends.into_iter().flat_map(|ends| [(ends, true), (ends, false)]) {
+            // All of a row, or but two weights for its hidden state, which are in one product.
+            let rows = (0..GATES * UNITS).map(|row| {
+                let few = |(at, weight)| if many || at / 2 == INPUTS / 2 { weight } else { 0 };
+                pattern(row % 16, ends).take(width).enumerate().map(few)
+            });
+            let matrix = Matrix {
+                weights: &rows.flatten().collect::<Vec<i8>>(),
+                inputs: INPUTS,
+                units: UNITS,
+                input_shift: 3,
+                input_zero_point: 7,
+                hidden_zero_point: 128,
+            };
+            for instructions in Instructions::available() {
+                let weights = GateWeights::new(&matrix, instructions).expect("there is memory");
+                for (number, ends) in
+                    (0..16).flat_map(|number| [[1, 255], [0, 191], [100, 192]].map(|ends| (number, ends)))
+                {
+                    let input: Vec<u8> = pattern(number, [0, 255]).take(INPUTS).collect();
+                    let hidden: Vec<u8> = pattern(number, ends).take(UNITS).collect();
+                    let step = Step { input: &input, inputs: INPUTS, steps: 1, step: 0, hidden: &hidden, units: UNITS };
+                    let (mut laid_out, mut sums) = (LaidOut::default(), [Sums::default()]);
+                    weights.lay_out(&step, 1, &mut laid_out).expect("there is memory");
+                    weights.multiply(0, [0], &step, &laid_out, &mut sums);
+                    let sums = sums[0].as_flattened();
+                    for (row, &sum) in sums.iter().enumerate() {
+                        let (of_input, of_hidden) = matrix.row(0, row).split_at(INPUTS);
+                        let product = |weights: &[i8], values: &[u8], zero: i32| -> i32 {
+                            weights.iter().zip(values).map(|(&w, &x)| i32::from(w) * (i32::from(x) - zero)).sum()
+                        };
+                        let wanted = 8 * product(of_input, &input, 7) + product(of_hidden, &hidden, 128);
+                        assert_eq!(sum, wanted, "{instructions:?}: row {row}, {ends:?} as by {number}");
+                    }
+                }
+            }
         }
     }
 }
