@@ -98,7 +98,7 @@ impl Restore {
         if snapshot::checksum_of_value(&self.keyer, key, &value) != listed.checksum {
             return None;
         }
-        let (now, weight) = (Instant::now(), weight(&value));
+        let (now, weight) = (Instant::now(), weight(value.len()));
         let local = self.coherence.local();
         let ends = listed.life.map(|life| life.saturating_sub(self.aged));
         if ends.is_some_and(|life| life.is_zero()) || local.contains(key) || weight > *room {

@@ -99,7 +99,7 @@ impl Loader {
             .into_iter()
             .map(|version| Ok((version.number, Arc::new(self.version(name, version, &folder.config)?))))
             .collect::<Result<_, LoadFailure>>()?;
-        Ok(ServedModel { versions })
+        Ok(ServedModel { versions, warm_inputs: folder.config.warm_inputs })
     }
 
     fn version(&self, name: &str, version: &VersionFolder, config: &ModelConfig) -> Result<ServedVersion, LoadFailure> {

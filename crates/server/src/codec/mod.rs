@@ -10,7 +10,7 @@ mod request;
 mod response;
 mod v1;
 
-pub(crate) use binding::{InferRequest, Interface, Unbound};
+pub(crate) use binding::{Binding, InferRequest, Interface, Unbound};
 pub(crate) use message::{Message, ModelInferRequest, ModelInferResponse, respond};
 pub(crate) use object::Object;
 pub(crate) use parameters::Parameters;
