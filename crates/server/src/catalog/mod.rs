@@ -4,6 +4,7 @@
 //! they were resolved to: what was replaced answers those it has, and is unloaded with the last of them. A load that fails
 //! leaves everything as it was, and says why in the log, in the repository's index and in the metrics.
 
+mod identity;
 mod loader;
 mod served;
 
@@ -19,6 +20,8 @@ use volley_telemetry::{ModelLabels, model_load_failed, model_loaded, model_unloa
 
 use crate::error::{ApiError, Cause};
 
+#[cfg(test)]
+pub(crate) use identity::{Identity, Part};
 pub(crate) use loader::{LoadFailure, Loader, repository_path};
 pub(crate) use served::{Kept, Members, Runs, ServedVariant};
 

@@ -10,6 +10,8 @@ mod request;
 mod response;
 mod v1;
 
+#[cfg(test)]
+pub(crate) use binding::WantedOutput;
 pub(crate) use binding::{Binding, InferRequest, Interface, Unbound};
 pub(crate) use message::{Message, ModelInferRequest, ModelInferResponse, respond};
 pub(crate) use object::Object;

@@ -1,5 +1,6 @@
 //! The way of a request, from what it asks to what it is answered.
 
+mod key;
 mod warm;
 
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use crate::engine::{Computed, DeviceScheduler, Job, JobResult};
 use crate::error::{ApiError, Cause};
 use crate::results::{First, Results, first};
 
+use key::key;
 pub(crate) use warm::{Warmth, warm};
 
 /// What every request goes through.
@@ -164,7 +166,7 @@ impl Pipeline {
     /// Looks for the result in memory, joins whoever computes it already, or finds or computes it for all who ask.
     async fn cached(&self, results: &Results, kept: &Kept, errand: Errand<'_>) -> Result<Computed, ApiError> {
         let began = Instant::now();
-        let key = key(errand.variant, errand.request);
+        let key = key(&errand.variant.identity, errand.request);
         let looked_up = results.lookup(key, &kept.domain, errand.urgency.rank());
         let look_up = began.elapsed();
         let statistics = &errand.variant.statistics;
@@ -376,16 +378,6 @@ impl Drop for Unanswered<'_> {
             variant.metrics.request_failed(lane, volley_telemetry::Failure::Cancelled);
         }
     }
-}
-
-/// What a result depends on. The identity stands for the file, and so for the names, types and row shapes of its tensors.
-fn key(variant: &ServedVariant, request: &InferRequest) -> Key {
-    let mut hasher = variant.identity.clone();
-    hasher.field(&request.rows.to_le_bytes());
-    for values in &*request.inputs {
-        hasher.field_in_parts(values.iter());
-    }
-    hasher.finish()
 }
 
 fn restored(bytes: bytes::Bytes, errand: Errand<'_>) -> Result<Computed, ApiError> {

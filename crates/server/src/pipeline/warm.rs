@@ -6,7 +6,8 @@ use volley_cache::Lookup;
 use volley_gpu_runtime::TensorSpec;
 use volley_scheduler::{Handoff, Priority};
 
-use super::{Errand, Pipeline, Urgency, key};
+use super::key::key;
+use super::{Errand, Pipeline, Urgency};
 use crate::catalog::ServedVariant;
 use crate::codec::Unbound;
 use crate::error::ApiError;
@@ -41,7 +42,7 @@ pub(crate) async fn warm(
     }
     let urgency = Urgency { priority: Priority::Low, deadline: None };
     let errand = Errand { variant, request: &request, urgency, tenant: None, handoff, is_asked: false };
-    let key = key(variant, &request);
+    let key = key(&variant.identity, &request);
     match results.lookup(key, &kept.domain, urgency.rank()) {
         Lookup::Lead(lead) => pipeline.conclude(results, kept, key, lead, errand).await.map(|_| Warmth::Kept),
         Lookup::Hit(_) | Lookup::Follow(_) => Ok(Warmth::Known),
