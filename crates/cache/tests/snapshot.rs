@@ -102,6 +102,17 @@ fn a_bound_keeps_the_hottest() {
 }
 
 #[test]
+fn two_snapshots_side_by_side_are_written_apart() {
+    let file = Scratch::new();
+    let cache = saved(&file.0, 3, u64::MAX);
+    // What a snapshot beside this one is written to.
+    fs::create_dir(file.0.with_file_name("results.unfinished")).expect("a folder");
+    for name in ["results.1", "results.2"] {
+        assert_eq!(cache.save(&keyer(), &file.0.with_file_name(name), u64::MAX).expect("a snapshot").entries, 3);
+    }
+}
+
+#[test]
 fn the_coldest_make_room_first() {
     let file = Scratch::new();
     let full = saved(&file.0, 200, u64::MAX).stats().bytes;
