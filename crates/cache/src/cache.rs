@@ -6,7 +6,7 @@ use crate::flight::{Flight, Flights, Joined};
 use crate::gate::WhenCutOff;
 use crate::key::{Key, Keyer};
 use crate::lead::{Follow, Lead};
-use crate::local::{Entry, Local};
+use crate::local::{Entry, Local, weight};
 use crate::rank::Rank;
 use crate::restore::{Restore, RestoreError};
 use crate::scope::Scope;
@@ -142,6 +142,12 @@ impl<E: Clone> Cache<E> {
             }
             Joined::Follows(flight, number) => Lookup::Follow(Follow::new(Arc::clone(inner), flight, number)),
         }
+    }
+
+    /// Whether a value of so many bytes can be stored without an entry's leaving. Does the maintenance that is due first.
+    #[must_use]
+    pub fn has_room_for(&self, value_bytes: usize) -> bool {
+        weight(value_bytes) <= self.inner.local.room()
     }
 
     /// Forgets every value of `scope`. A look-up that starts afterwards computes it anew: a computation under way still

@@ -77,7 +77,7 @@ impl Local {
         let lifetime = time_to_live.map(|longest| Lifetime { longest, jitter });
         let mut builder = moka::sync::Cache::builder()
             .max_capacity(capacity)
-            .weigher(|_, entry: &Arc<Entry>| u32::try_from(weight(&entry.value)).unwrap_or(u32::MAX))
+            .weigher(|_, entry: &Arc<Entry>| u32::try_from(weight(entry.value.len())).unwrap_or(u32::MAX))
             .eviction_policy(EvictionPolicy::lru())
             .eviction_listener(move |_, _, cause| match cause {
                 RemovalCause::Size => _ = counts.evicted.fetch_add(1, Ordering::Relaxed),
@@ -102,7 +102,7 @@ impl Local {
 
     /// Keeps `entry`, unless it alone exceeds the capacity (or 4 GiB, moka's limit on a weight).
     pub(crate) fn insert(&self, key: Key, entry: Entry) {
-        if weight(&entry.value) <= self.capacity.min(u64::from(u32::MAX)) {
+        if weight(entry.value.len()) <= self.capacity.min(u64::from(u32::MAX)) {
             self.entries.insert(key, Arc::new(entry));
         }
     }
@@ -152,8 +152,8 @@ impl Local {
     }
 }
 
-pub(crate) fn weight(value: &Bytes) -> u64 {
-    value.len() as u64 + ENTRY_OVERHEAD
+pub(crate) fn weight(value_bytes: usize) -> u64 {
+    value_bytes as u64 + ENTRY_OVERHEAD
 }
 
 /// Lifetimes spread over `(longest - jitter, longest]` by the bits of the key, so that entries made in one burst are

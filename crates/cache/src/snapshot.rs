@@ -71,7 +71,8 @@ pub(crate) fn save(coherence: &Coherence, keyer: &Keyer, path: &Path, max_bytes:
     let (index, entries) = choose(coherence, keyer, max_bytes);
     let encoded = index.encode();
     let bytes = 32 + encoded.len() as u64 + 16 + entries.iter().map(|entry| entry.value.len() as u64).sum::<u64>();
-    let unfinished = path.with_extension("unfinished");
+    let mut unfinished = path.as_os_str().to_owned();
+    unfinished.push(".unfinished");
     let written = File::create(&unfinished).and_then(|file| {
         let mut file = BufWriter::new(file);
         file.write_all(MAGIC)?;

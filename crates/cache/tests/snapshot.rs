@@ -102,6 +102,34 @@ fn a_bound_keeps_the_hottest() {
 }
 
 #[test]
+fn two_snapshots_side_by_side_are_written_apart() {
+    let file = Scratch::new();
+    let cache = saved(&file.0, 3, u64::MAX);
+    // What a snapshot beside this one is written to.
+    fs::create_dir(file.0.with_file_name("results.unfinished")).expect("a folder");
+    for name in ["results.1", "results.2"] {
+        assert_eq!(cache.save(&keyer(), &file.0.with_file_name(name), u64::MAX).expect("a snapshot").entries, 3);
+    }
+}
+
+#[test]
+fn the_coldest_make_room_first() {
+    let file = Scratch::new();
+    let full = saved(&file.0, 200, u64::MAX).stats().bytes;
+    let cache = cache(full);
+    assert_eq!(restored(&cache, &file.0).taken, 200);
+    let domain = domain(&cache);
+    for n in 200..300 {
+        ask(&cache, &domain, n);
+        let _ = cache.stats();
+    }
+    let left: Vec<u64> = (0..200).filter(|n| is_served(&cache, *n)).collect();
+    let hottest = left.iter().filter(|n| **n >= 100).count();
+    // Values differ in length, so not exactly half of them had to go.
+    assert!(hottest == 100 && left.len() < 120, "{left:?}");
+}
+
+#[test]
 fn what_was_invalidated_before_the_snapshot_or_is_known_to_be_since_stays_dead() {
     for scope in [Scope::All, Scope::Model("model".into()), Scope::Tag("tag".into()), Scope::Key(key(1))] {
         let file = Scratch::new();

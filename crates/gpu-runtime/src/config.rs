@@ -45,6 +45,11 @@ pub struct ModelConfig {
     pub cache: Option<bool>,
     /// Names under which results can be invalidated together with those of other models.
     pub cache_tags: Option<Vec<String>>,
+    /// A safetensors file of inputs that a server computes in the background once the model is loaded, so that its cache
+    /// begins with their results: each input under its name, `[N, ...row shape]`. Each row is a request of its own for the
+    /// default variant of the latest version; the file's order is kept. Relative paths start where those of
+    /// `operator_libraries` do.
+    pub warm_inputs: Option<PathBuf>,
     /// Execution providers in order of preference: `tensorrt`, `cuda`, `cpu`.
     pub providers: Option<Vec<String>>,
     /// Which versions are served. Absent: the latest.
@@ -177,6 +182,7 @@ impl ModelConfig {
         for library in config.operator_libraries.iter_mut().flatten() {
             *library = folder.join(&*library);
         }
+        config.warm_inputs = config.warm_inputs.map(|file| folder.join(file));
         Ok((config, unused))
     }
 
@@ -192,6 +198,7 @@ impl ModelConfig {
             allow_non_finite: self.allow_non_finite.or(fallback.allow_non_finite),
             cache: self.cache.or(fallback.cache),
             cache_tags: self.cache_tags.or(fallback.cache_tags),
+            warm_inputs: self.warm_inputs.or(fallback.warm_inputs),
             providers: self.providers.or(fallback.providers),
             version_policy: self.version_policy.or(fallback.version_policy),
             default_model_filename: self.default_model_filename.or(fallback.default_model_filename),
@@ -327,13 +334,14 @@ mod tests {
             "variants = [\"int8\", \"fp32\"]\nmax_batch = 32\nfull_batch = 8\nbatch_sizes = [1, 8, 32]\n\
              golden_tolerance = 1e-4\nallow_non_finite = true\nproviders = [\"cuda\", \"cpu\"]\n\
              version_policy = { latest = 2 }\ndefault_model_filename = \"net.onnx\"\noperator_libraries = [\"ops.so\"]\n\
-             ensemble.members = [\"a\", \"b\"]\n\
+             warm_inputs = \"hot.safetensors\"\nensemble.members = [\"a\", \"b\"]\n\
              [[inputs]]\nname = \"x\"\ndata_type = \"FP32\"\nrow_shape = [50, -1]\n\
              [[outputs]]\nname = \"y\"\ndata_type = \"INT64\"\nrow_shape = []\n",
         )])
         .expect("good");
         assert_eq!(config.version_policy, Some(VersionPolicy::Latest(NonZeroUsize::new(2).expect("not zero"))));
         assert!(config.operator_libraries.as_ref().expect("said")[0].ends_with("net/ops.so"));
+        assert!(config.warm_inputs.as_ref().expect("said").ends_with("net/hot.safetensors"));
         assert_eq!(config.inputs.as_ref().expect("said")[0].to_string(), "x FP32[N,50,-1]");
         let text = toml::to_string(&config).expect("a configuration can be written");
         assert_eq!(toml::from_str::<ModelConfig>(&text).expect("and read again"), config);

@@ -6,9 +6,10 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use safetensors::{Dtype, SafeTensors};
+use safetensors::SafeTensors;
 
 use crate::error::RunError;
+use crate::input_file::is_type;
 use crate::session::Session;
 use crate::tensor::{DataType, TensorSpec};
 
@@ -47,7 +48,7 @@ impl Golden {
         let mut rows = None;
         let mut take = |spec: &TensorSpec, name: String| {
             let tensor = file.tensor(&name).map_err(|_| fail(format!("it holds no tensor `{name}`")))?;
-            if !same_type(tensor.dtype(), spec.dtype) || tensor.shape().get(1..) != Some(&spec.row_shape[..]) {
+            if !is_type(tensor.dtype(), spec.dtype) || tensor.shape().get(1..) != Some(&spec.row_shape[..]) {
                 let (dtype, shape) = (tensor.dtype(), tensor.shape());
                 return Err(fail(format!("tensor `{name}` is {dtype:?} {shape:?}; expected {spec}")));
             }
@@ -98,25 +99,6 @@ impl Golden {
         }
         Ok(GoldenReport { rows: self.rows, max_abs_diff })
     }
-}
-
-fn same_type(stored: Dtype, expected: DataType) -> bool {
-    matches!(
-        (stored, expected),
-        (Dtype::BOOL, DataType::Bool)
-            | (Dtype::U8, DataType::Uint8)
-            | (Dtype::U16, DataType::Uint16)
-            | (Dtype::U32, DataType::Uint32)
-            | (Dtype::U64, DataType::Uint64)
-            | (Dtype::I8, DataType::Int8)
-            | (Dtype::I16, DataType::Int16)
-            | (Dtype::I32, DataType::Int32)
-            | (Dtype::I64, DataType::Int64)
-            | (Dtype::F16, DataType::Fp16)
-            | (Dtype::F32, DataType::Fp32)
-            | (Dtype::F64, DataType::Fp64)
-            | (Dtype::BF16, DataType::Bf16)
-    )
 }
 
 /// The largest absolute difference of two runs of values; NaN if any value is NaN on one side only. Types other than

@@ -11,6 +11,7 @@ mod error;
 mod file;
 mod golden;
 mod headroom;
+mod input_file;
 mod instances;
 mod interrupt;
 mod library;
@@ -36,6 +37,7 @@ pub use config::{ConfigError, DeclaredTensor, EnsembleConfig, ModelConfig, Versi
 pub use device::{DeviceError, DeviceMonitor, DeviceSample};
 pub use ensemble::{Ensemble, EnsembleError, Opinions};
 pub use error::{LoadError, RunError};
+pub use input_file::{InputFile, InputFileError};
 pub use instances::{Instances, Lease};
 pub use interrupt::Interrupter;
 pub use library::{Library, LibraryError};

@@ -29,7 +29,8 @@ mod watch;
 pub use config::{
     AdminConfig, CacheConfig, CallerConfig, Change, Config, ConfigError, CutOff, GrpcConfig, HttpConfig, LimitsConfig,
     LogConfig, LogFormat, MetricsConfig, Override, Profile, RedisConfig, RuntimeConfig, SchedulerConfig, Scope,
-    SecurityConfig, Settings, ShutdownConfig, SnapshotConfig, TlsConfig, changes, json_schema, reference, show,
+    SecurityConfig, Settings, ShutdownConfig, SnapshotConfig, TlsConfig, WarmingConfig, changes, json_schema,
+    reference, show,
 };
 pub use key::NewKey;
 pub use reread::Reread;

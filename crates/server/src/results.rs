@@ -98,6 +98,11 @@ impl Results {
         }
     }
 
+    /// Whether a result of so many bytes can be kept without another one's leaving.
+    pub(crate) fn has_room_for(&self, bytes: usize) -> bool {
+        self.cache.has_room_for(bytes)
+    }
+
     /// Opens a snapshot; iterating takes its results into memory.
     ///
     /// # Errors

@@ -51,7 +51,7 @@ pub struct Server {
     tls: Vec<Arc<Tls>>,
     gauges: Arc<Gauges>,
     results: Option<Results>,
-    warming: Option<Warming>,
+    warming: Warming,
 }
 
 impl Server {
@@ -101,10 +101,6 @@ impl Server {
         };
         let catalog = Arc::new(Catalog::load(loader).map_err(StartError::other)?);
         let pinning = Pinning(config.runtime.cpu_affinity.clone());
-        let warming = match &results {
-            Some(results) => Warming::start(&config.cache.snapshot, results).map_err(StartError::other)?,
-            None => None,
-        };
         let workers = Workers::start(&scheduler, workers, &catalog, pinning, config.runtime.run_limit);
 
         let tenants = Tenants::of(scheduler.clone());
@@ -115,6 +111,7 @@ impl Server {
             results: results.clone(),
             rejections: EdgeMetrics::register(),
         });
+        let warming = Warming::start(&config.cache, &pipeline).map_err(StartError::other)?;
         let gauges = Arc::new(Gauges::register(exporter, Arc::clone(&pipeline), config.runtime.device));
         let (phase, phase_seen) = watch::channel(Phase::Serving);
         let gate = Arc::new(Gate::new(updates.in_force(), tls.clone()));
@@ -236,19 +233,18 @@ impl Server {
     ///
     /// # Errors
     /// When the grace period ended before everything was answered.
-    pub fn shut_down(self) -> io::Result<()> {
+    pub fn shut_down(mut self) -> io::Result<()> {
         let started = Instant::now();
         let deadline = started + self.config.shutdown.grace;
         tracing::info!(grace = ?self.config.shutdown.grace, "shutting down");
         self.phase.send_replace(Phase::Draining);
+        self.warming.stop();
         // Half of the time at least is left to finish in.
         thread::sleep(self.config.shutdown.linger.min(self.config.shutdown.grace / 2));
         self.phase.send_replace(Phase::Closing);
         let busy = self.io.join_until(deadline);
         self.scheduler.close();
-        if let Some(warming) = self.warming {
-            warming.finish();
-        }
+        self.warming.finish();
         if busy > 0 {
             let text = format!("requests were still open after the grace period of {:?}", self.config.shutdown.grace);
             return Err(io::Error::new(io::ErrorKind::TimedOut, text));

@@ -2,7 +2,8 @@
 
 use std::error::Error;
 use std::fmt::Write as _;
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rand::rngs::SmallRng;
@@ -16,32 +17,50 @@ const EXPONENT: f64 = 0.9;
 const CAPACITY: u64 = 16 << 20;
 const ASKED: usize = 200_000;
 
-/// The hit rate of the first look-ups after the restart over that of the last before it.
-pub(crate) fn hit_rate_share(report: &mut String) -> Result<f64, Box<dyn Error>> {
+/// Look-ups a second after the restart, and for how long.
+const RATE: u32 = 2_000;
+const WITHIN: Duration = Duration::from_secs(10);
+/// How many look-ups are the first.
+const FIRST: usize = 500;
+
+/// The hit rate after the restart over that before it: of the first look-ups, and of all within ten seconds. Look-ups begin
+/// when the snapshot is opened, and go on beside the thread that takes its entries in.
+pub(crate) fn hit_rate_shares(report: &mut String) -> Result<(f64, f64), Box<dyn Error>> {
     let keyer = Keyer::new([7; 32]);
     let mut replay = Replay::new();
     let new = || Cache::<()>::new(CacheConfig { capacity_bytes: CAPACITY, ..unlimited() });
     let before = new();
-    replay.hit_rate(&before, &keyer, ASKED);
-    let usual = replay.hit_rate(&before, &keyer, ASKED);
+    replay.hits(&before, &keyer, ASKED);
+    let usual = replay.hits(&before, &keyer, ASKED) as f64 / ASKED as f64;
     let path = std::env::temp_dir().join(format!("volley-bench-{}.snapshot", std::process::id()));
     let saved = before.save(&keyer, &path, CAPACITY)?;
     let after = new();
     let start = Instant::now();
-    let restored = after.restore(&keyer, &path)?.last().unwrap_or_default();
-    let took = start.elapsed();
+    let restore = after.restore(&keyer, &path)?;
+    let restoring = thread::spawn(move || (restore.inspect(|_| thread::yield_now()).last(), start.elapsed()));
+    let asked = (WITHIN.as_secs_f64() * f64::from(RATE)) as usize;
+    let (mut hits, mut first) = (0, 0);
+    for n in 1..=asked {
+        hits += replay.hits(&after, &keyer, 1);
+        if n == FIRST {
+            first = hits;
+        }
+        thread::sleep((start + WITHIN * n as u32 / asked as u32).saturating_duration_since(Instant::now()));
+    }
+    let (restored, took) = restoring.join().map_err(|_| "the restoration panicked")?;
     std::fs::remove_file(&path)?;
-    let first = replay.hit_rate(&after, &keyer, ASKED / 10);
-    let cold = replay.hit_rate(&new(), &keyer, ASKED / 10);
+    let cold = replay.hits(&new(), &keyer, asked) as f64 / asked as f64;
+    let (first, all) = (first as f64 / FIRST as f64, hits as f64 / asked as f64);
     writeln!(
         report,
-        "restart                     hit rate {usual:.3} before; {first:.3} right after with a snapshot ({} entries, {:.1} \
-         MB, restored in {:.0} ms); {cold:.3} without",
-        restored.taken,
+        "restart                     hit rate {usual:.3} before; with a snapshot {first:.3} in the first {FIRST} look-ups, {all:.3} in \
+         {} s at {RATE} a second; {cold:.3} without ({} entries, {:.1} MB, taken in {:.0} ms)",
+        WITHIN.as_secs(),
+        restored.unwrap_or_default().taken,
         saved.bytes as f64 / 1e6,
         took.as_secs_f64() * 1e3
     )?;
-    Ok(first / usual)
+    Ok((first / usual, all / usual))
 }
 
 struct Replay {
@@ -62,7 +81,7 @@ impl Replay {
         Self { cumulative, random: SmallRng::seed_from_u64(1) }
     }
 
-    fn hit_rate(&mut self, cache: &Cache<()>, keyer: &Keyer, asked: usize) -> f64 {
+    fn hits(&mut self, cache: &Cache<()>, keyer: &Keyer, asked: usize) -> usize {
         let domain = cache.domain("model", "1", &[]);
         let all = self.cumulative.last().copied().unwrap_or_default();
         let mut hits = 0;
@@ -75,6 +94,6 @@ impl Replay {
                 Lookup::Follow(_) => unreachable!("this is the only thread"),
             }
         }
-        f64::from(hits) / asked as f64
+        hits
     }
 }

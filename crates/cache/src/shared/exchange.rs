@@ -12,7 +12,8 @@
 //!   reads nothing before it has heard what it missed.
 //! - An invalidation made here has effect here at once, and waits until Redis has given it a number.
 //! - Redis may lose what it said: a failover to a replica that lags, a restart. Whoever polls finds the newest
-//!   invalidation it has heard of missing, and puts back all it knows. Numbers that were given a second time meanwhile
+//!   invalidation it has heard of missing, and puts back all it knows; after a failed exchange or a new connection, whoever
+//!   polls compares all it knows, lest the newest was only invalidated again. Numbers that were given a second time meanwhile
 //!   are recognised (they are not greater than what the replica has heard of, yet it has not heard of them), and those
 //!   scopes are invalidated anew. If everything is lost and nobody remembers, everything is invalidated once.
 //!
@@ -75,6 +76,9 @@ pub(super) struct Exchange {
     announced: AtomicBool,
     /// The greatest number that Redis gave, and the scope it was for. Written by the loop alone.
     newest: Mutex<(u64, String)>,
+    /// Whether Redis may have lost something since the last exchange: that failed, or the connection is another. Set and
+    /// cleared by the tasks of the tier's one thread, so all accesses are relaxed.
+    doubts: AtomicBool,
     start: Instant,
     /// When the last confirmed poll was sent, in nanoseconds after `start`; 0 if none was. Written by the loop, read by
     /// look-ups, which order nothing by it: what was merged before is under the coherence's own lock.
@@ -91,9 +95,31 @@ struct Pending {
     waiting: Waiting,
     /// How many more have been sent.
     sending: usize,
+    /// Nobody will send any more.
+    closed: bool,
 }
 
 type Waiting = HashMap<Scope, Vec<oneshot::Sender<Reached>>>;
+
+/// How Redis is asked for news.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Manner {
+    Hear,
+    /// All that is known here must be known there.
+    Check,
+    /// What is known here is put back.
+    Restore,
+}
+
+impl Manner {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Hear => "hear",
+            Self::Check => "check",
+            Self::Restore => "restore",
+        }
+    }
+}
 
 enum Reply {
     News(Vec<(Scope, u64)>),
@@ -111,6 +137,7 @@ impl Exchange {
             bell: Notify::new(),
             announced: AtomicBool::new(false),
             newest: Mutex::default(),
+            doubts: AtomicBool::new(false),
             start,
             confirmed: AtomicU64::new(0),
             max_staleness: config.max_staleness,
@@ -141,9 +168,15 @@ impl Exchange {
         pending.waiting.len() + pending.sending
     }
 
+    /// Nothing is sent any more: who waits for that is told so, now and later.
+    pub(super) fn close(&self) {
+        let mut pending = self.pending.lock();
+        *pending = Pending { closed: true, ..Pending::default() };
+    }
+
     /// Polls, and sends what is pending, for ever.
     pub(super) async fn run(&self, client: Client) {
-        let mut messages = client.message_rx();
+        let (mut messages, mut reconnects) = (client.message_rx(), client.reconnect_rx());
         let polls = async {
             loop {
                 let announced = self.announced.swap(false, Ordering::Relaxed);
@@ -162,13 +195,23 @@ impl Exchange {
             }
             std::future::pending::<()>().await;
         };
-        tokio::join!(polls, announcements);
+        let connections = async {
+            while !matches!(reconnects.recv().await, Err(tokio::sync::broadcast::error::RecvError::Closed)) {
+                self.doubts.store(true, Ordering::Relaxed);
+                self.bell.notify_one();
+            }
+            std::future::pending::<()>().await;
+        };
+        tokio::join!(polls, announcements, connections);
     }
 
     /// Sends what is pending and hears what is new; whether that was news which nobody had announced.
     async fn exchange(&self, client: &Client, announced: bool) -> Result<bool, Error> {
         let sending = self.take();
-        let outcome = self.synchronise(client, sending.keys()).await;
+        let doubts = self.doubts.swap(false, Ordering::Relaxed);
+        let manner = if doubts { Manner::Check } else { Manner::Hear };
+        let outcome = self.synchronise(client, sending.keys(), manner).await;
+        self.doubts.fetch_or(outcome.is_err(), Ordering::Relaxed);
         let (scopes, waits): (Vec<_>, Vec<_>) = sending.into_iter().unzip();
         let reached = if outcome.is_ok() { Reached::Everywhere } else { Reached::HereOnly };
         if reached == Reached::HereOnly {
@@ -182,14 +225,19 @@ impl Exchange {
         outcome.map(|heard| heard && !announced)
     }
 
-    async fn synchronise(&self, client: &Client, scopes: impl Iterator<Item = &Scope>) -> Result<bool, Error> {
+    async fn synchronise(
+        &self,
+        client: &Client,
+        scopes: impl Iterator<Item = &Scope>,
+        manner: Manner,
+    ) -> Result<bool, Error> {
         let sent = Instant::now();
         let scopes: Vec<String> = scopes.map(Scope::to_string).collect();
         let ours = !scopes.is_empty();
-        let news = match self.ask(client, &scopes, false).await? {
+        let news = match self.ask(client, &scopes, manner).await? {
             Reply::News(news) => news,
             Reply::Lost => {
-                let Reply::News(news) = self.ask(client, &scopes, true).await? else {
+                let Reply::News(news) = self.ask(client, &scopes, Manner::Restore).await? else {
                     return Err(Error::new(ErrorKind::Protocol, "nothing there after it was put back"));
                 };
                 // Who had heard of nothing has put nothing back.
@@ -209,17 +257,16 @@ impl Exchange {
         Ok(heard && !ours)
     }
 
-    /// Runs the script: invalidates `scopes`, puts back what this replica knows if it `restores`.
-    async fn ask(&self, client: &Client, scopes: &[String], restores: bool) -> Result<Reply, Error> {
+    /// Runs the script, which invalidates `scopes`.
+    async fn ask(&self, client: &Client, scopes: &[String], manner: Manner) -> Result<Reply, Error> {
         if !client.is_connected() {
             return Err(Error::new(ErrorKind::IO, "no connection"));
         }
         let (known, newest) = self.newest.lock().clone();
-        let script = if restores || !scopes.is_empty() { WRITE } else { POLL };
-        let restores_word = if restores { "1" } else { "0" };
-        let mut words = vec![known.to_string(), newest, restores_word.to_owned(), scopes.len().to_string()];
+        let script = if manner == Manner::Restore || !scopes.is_empty() { WRITE } else { POLL };
+        let mut words = vec![known.to_string(), newest, manner.word().to_owned(), scopes.len().to_string()];
         words.extend_from_slice(scopes);
-        if restores {
+        if manner != Manner::Hear {
             // Of what has no number yet, that it was invalidated at the number before is true as well.
             for (scope, stamp) in self.coherence.generations().iter() {
                 words.extend([scope.to_string(), stamp.number().to_string()]);
@@ -239,7 +286,11 @@ impl Exchange {
     }
 
     fn put_back(&self, scopes: impl IntoIterator<Item = (Scope, Vec<oneshot::Sender<Reached>>)>) {
-        let waiting = &mut self.pending.lock().waiting;
+        let mut pending = self.pending.lock();
+        if pending.closed {
+            return;
+        }
+        let waiting = &mut pending.waiting;
         for (scope, waits) in scopes {
             waiting.entry(scope).or_default().extend(waits);
         }

@@ -53,7 +53,7 @@ impl Sealer {
         let (born, rest) = rest.split_first_chunk().ok_or(Corrupt)?;
         let (tag, value) = rest.split_first_chunk().ok_or(Corrupt)?;
         let born = u64::from_le_bytes(*born);
-        if self.tag(key, born, value) == *tag { Ok((born, Bytes::copy_from_slice(value))) } else { Err(Corrupt) }
+        if is_same(&self.tag(key, born, value), tag) { Ok((born, Bytes::copy_from_slice(value))) } else { Err(Corrupt) }
     }
 
     fn tag(&self, key: Key, born: u64, value: &[u8]) -> [u8; 16] {
@@ -61,6 +61,11 @@ impl Sealer {
         hasher.field(&key.to_bytes()).field(&born.to_le_bytes()).field(value);
         hasher.finish().to_bytes()
     }
+}
+
+/// Compares to the end: how long it takes says nothing of where two seals differ, which who forges one would like to know.
+fn is_same(a: &[u8; 16], b: &[u8; 16]) -> bool {
+    std::hint::black_box(a.iter().zip(b).fold(0, |differs, (a, b)| differs | (a ^ b))) == 0
 }
 
 #[cfg(test)]

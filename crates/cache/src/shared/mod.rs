@@ -141,7 +141,7 @@ impl Shared {
         Fetch(Some(inner.runtime.spawn(Arc::clone(inner).look_up(key, domain.clone(), permit, now))))
     }
 
-    /// Writes a value in the background. `born` is that of the lead it was computed by.
+    /// Writes a value in the background; drops it once the tier is [closed](Self::close). `born` is that of the lead it was computed by.
     pub fn store(&self, key: Key, born: Stamp, value: Bytes) {
         self.inner.writer.push(Waiting { key, born: born.number(), value });
     }
@@ -218,6 +218,8 @@ impl Inner {
         for task in connections.into_iter().chain([exchange, writer]) {
             task.abort();
         }
+        self.exchange.close();
+        self.writer.close();
     }
 
     async fn look_up(self: Arc<Self>, key: Key, domain: Domain, permit: Permit, asked: Instant) -> Option<Found> {

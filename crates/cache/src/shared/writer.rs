@@ -32,7 +32,8 @@ pub(super) struct Writer {
     queue: Mutex<Queue>,
     /// Rung when something is put into the queue, and when it is to be emptied for the last time.
     bell: Notify,
-    /// Set once, by `finish`; read by the loop after it has found the queue empty.
+    /// Set once, by `finish`; read by the loop after it has found the queue empty, and by who would put something into it,
+    /// under the queue's lock.
     finishing: AtomicBool,
     breaker: Mutex<Breaker>,
     sealer: Sealer,
@@ -56,9 +57,11 @@ impl Writer {
         }
     }
 
-    /// Puts a value into the queue.
+    /// Puts a value into the queue, unless that is to be emptied for the last time.
     pub(super) fn push(&self, waiting: Waiting) {
-        let dropped = self.queue.lock().push(waiting);
+        let mut queue = self.queue.lock();
+        let dropped = if self.finishing.load(Ordering::Acquire) { 1 } else { queue.push(waiting) };
+        drop(queue);
         self.counters.dropped.add(dropped as u64);
         self.bell.notify_one();
     }
@@ -77,6 +80,13 @@ impl Writer {
     pub(super) fn finish(&self) {
         self.finishing.store(true, Ordering::Release);
         self.bell.notify_one();
+    }
+
+    /// Drops what waits, and whatever comes.
+    pub(super) fn close(&self) {
+        self.finish();
+        let dropped = self.queue.lock().take(usize::MAX, usize::MAX).len();
+        self.counters.dropped.add(dropped as u64);
     }
 
     /// Writes what is put into the queue.

@@ -180,6 +180,27 @@ fn what_redis_lost_is_put_back_by_whoever_knows_it() {
 }
 
 #[test]
+fn what_redis_lost_is_put_back_though_the_newest_of_it_was_invalidated_again() {
+    let redis = Redis::start(&[]);
+    let a = Replica::join(&redis.url());
+    assert_eq!(a.invalidate(model()), Reached::Everywhere);
+    assert_eq!(a.invalidate(Scope::Tag("t".into())), Reached::Everywhere);
+    let (of_model, of_tag) = (score(&redis, "model/m"), score(&redis, "tag/t"));
+    // A failover to a replica that had heard of neither, and then of the tag from somebody else.
+    let script = "redis.call('zrem', KEYS[1], 'model/m'); redis.call('zadd', KEYS[1], ARGV[1], 'tag/t')";
+    redis.cli(&["eval", script, "1", GENERATIONS, &(of_tag + 1).to_string()]);
+    let break_connections = || ["normal", "pubsub"].map(|kind| redis.cli(&["client", "kill", "type", kind]));
+    break_connections();
+    wait_until("the other is back", || score(&redis, "model/m") == of_model);
+    assert_eq!(score(&redis, "tag/t"), of_tag + 1);
+    wait_until("it is counted", || a.stats().restorations == 1);
+    break_connections();
+    a.wait_until_heard();
+    a.wait_until_heard();
+    assert_eq!(a.stats().restorations, 1, "nothing was lost with the second connection");
+}
+
+#[test]
 fn a_number_that_redis_gave_twice_is_given_anew() {
     let redis = Redis::start(&[]);
     let a = Replica::join(&redis.url());

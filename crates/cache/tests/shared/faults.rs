@@ -2,7 +2,7 @@
 
 use crate::proxy::Proxy;
 use crate::redis::{Redis, wait_until};
-use crate::replica::{Replica, answer, config, key, model};
+use crate::replica::{Replica, answer, block_on, config, key, model};
 use std::time::Duration;
 use volley_cache::{BreakerState, Reached, SharedConfig};
 
@@ -149,4 +149,22 @@ fn closing_waits_no_longer_than_it_is_told_for_a_server_that_is_away() {
     let replica = Replica::start(config(&proxy.url()));
     replica.ask(1, 0);
     assert_eq!(replica.close_within(Duration::from_millis(50)), 1);
+}
+
+#[test]
+fn what_is_invalidated_or_stored_after_closing_waits_for_nobody() {
+    let redis = Redis::start(&[]);
+    let proxy = Proxy::start(redis.port());
+    let replica = Replica::join(&proxy.url());
+    proxy.stall();
+    let before = replica.shared.invalidate(model());
+    replica.close_within(Duration::ZERO);
+    assert_eq!(block_on(before), Reached::HereOnly);
+    replica.ask(1, 0);
+    assert_eq!(replica.invalidate(model()), Reached::HereOnly);
+    assert_eq!(replica.held(1), None, "here it has effect");
+    wait_until("the last are let go", || {
+        let stats = replica.stats();
+        (stats.queued, stats.pending_invalidations, stats.dropped) == (0, 0, 1)
+    });
 }

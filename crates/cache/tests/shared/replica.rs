@@ -137,7 +137,7 @@ pub(crate) fn serving_when_cut_off(url: &str) -> SharedConfig {
 }
 
 /// Waits for a future with no runtime at all, as the tier promises that one can.
-fn block_on<F: Future>(future: F) -> F::Output {
+pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
     struct Unpark(Thread);
     impl Wake for Unpark {
         fn wake(self: Arc<Self>) {

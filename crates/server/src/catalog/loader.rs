@@ -15,6 +15,7 @@ use volley_gpu_runtime::{
 use volley_scheduler::GroupConfig;
 use volley_telemetry::{MemberMetrics, ModelLabels, ModelMetrics, RecoveryMetrics};
 
+use super::identity::{Identity, Part};
 use super::served::{Groups, Kept, Member, Members, Runs, ServedVariant};
 use super::{ServedModel, ServedVersion};
 use crate::engine::{DeviceScheduler, Health};
@@ -99,7 +100,7 @@ impl Loader {
             .into_iter()
             .map(|version| Ok((version.number, Arc::new(self.version(name, version, &folder.config)?))))
             .collect::<Result<_, LoadFailure>>()?;
-        Ok(ServedModel { versions })
+        Ok(ServedModel { versions, warm_inputs: folder.config.warm_inputs })
     }
 
     fn version(&self, name: &str, version: &VersionFolder, config: &ModelConfig) -> Result<ServedVersion, LoadFailure> {
@@ -195,13 +196,12 @@ impl Loader {
         }
         let ensemble = Ensemble::of(members.iter().map(|member| &**member.variant.outputs()))
             .map_err(|error| interface(error.to_string()))?;
-        let mut identity = self.keyer.hasher();
-        identity.field(ENSEMBLE.as_bytes());
-        for member in &members {
-            if let Runs::One(instances) = &member.variant.runs {
-                identify(&mut identity, instances.model());
-            }
-        }
+        let models = members.iter().filter_map(|member| match &member.variant.runs {
+            Runs::One(instances) => Some(instances.model()),
+            Runs::Several(_) => None,
+        });
+        let parts = models.map(Part::of).collect();
+        let identity = Identity { model: name, version: &number, variant: ENSEMBLE, parts }.begin(&self.keyer);
         let full = members[0].variant.groups.together.full_rows();
         let runs = Runs::Several(Members { ensemble, members });
         Ok(self.variant(name, version, ENSEMBLE, runs, identity, full, config))
@@ -242,9 +242,8 @@ impl Loader {
         config: &ModelConfig,
     ) -> Result<Arc<ServedVariant>, LoadFailure> {
         let variant = model.variant().to_owned();
-        let mut identity = self.keyer.hasher();
-        identify(&mut identity, &model);
-        identity.field(variant.as_bytes());
+        let (number, parts) = (version.number.to_string(), vec![Part::of(&model)]);
+        let identity = Identity { model: name, version: &number, variant: &variant, parts }.begin(&self.keyer);
         let full = config.full_batch.unwrap_or(model.best_batch());
         let instances = Instances::open(model, self.workers).map_err(|error| LoadFailure::of_model(&error))?;
         Ok(self.variant(name, version, &variant, Runs::One(instances), identity, full.get(), config))
@@ -297,14 +296,6 @@ impl Loader {
         let tags = config.cache_tags.iter().flatten().map(String::as_str).chain([variant]);
         Some(Kept::new(results.domain(name, version, &tags.collect::<Vec<_>>())))
     }
-}
-
-/// Adds what a model's answers depend on, beside the question: its files, and what runs it.
-fn identify(identity: &mut KeyHasher, model: &Model) {
-    for bytes in model.file_bytes().chain(model.runtime_bytes()) {
-        identity.field(bytes);
-    }
-    identity.field(model.placement().provider.name().as_bytes());
 }
 
 /// Why a model is not loaded, in words for its operator.

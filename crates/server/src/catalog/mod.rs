@@ -4,19 +4,24 @@
 //! they were resolved to: what was replaced answers those it has, and is unloaded with the last of them. A load that fails
 //! leaves everything as it was, and says why in the log, in the repository's index and in the metrics.
 
+mod identity;
 mod loader;
 mod served;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
+use tokio::sync::watch;
 use volley_gpu_runtime::ModelConfig;
 use volley_telemetry::{ModelLabels, model_load_failed, model_loaded, model_unloaded};
 
 use crate::error::{ApiError, Cause};
 
+#[cfg(test)]
+pub(crate) use identity::{Identity, Part};
 pub(crate) use loader::{LoadFailure, Loader, repository_path};
 pub(crate) use served::{Kept, Members, Runs, ServedVariant};
 
@@ -31,6 +36,8 @@ pub(crate) struct Catalog {
     changes: AtomicUsize,
     /// What went wrong the last time that a model was loaded, by model of the repository. Held for moments.
     failures: Mutex<BTreeMap<String, String>>,
+    /// Told when something else is served.
+    changed: watch::Sender<()>,
 }
 
 /// So many loads and unloads may wait for one another; each has a thread.
@@ -42,6 +49,8 @@ type Served = BTreeMap<String, ServedModel>;
 #[derive(Debug, Clone)]
 pub(crate) struct ServedModel {
     versions: BTreeMap<u64, Arc<ServedVersion>>,
+    /// The file of inputs that the cache is to begin with.
+    warm_inputs: Option<PathBuf>,
 }
 
 /// A version with its variants; the first is the default.
@@ -91,6 +100,7 @@ impl Catalog {
             changing: Mutex::default(),
             changes: AtomicUsize::new(0),
             failures: Mutex::default(),
+            changed: watch::Sender::new(()),
         })
     }
 
@@ -191,6 +201,7 @@ impl Catalog {
         // Before anything is told to be gone: whoever reads gauges reads those of what is served.
         self.served.store(Arc::clone(&after));
         announce(&before, &after);
+        self.changed.send_replace(());
     }
 
     /// What answers a request for `model`.
@@ -233,6 +244,25 @@ impl Catalog {
                 Err(ApiError::invalid(field(parameter), message))
             }
         }
+    }
+
+    /// Changes when something else is served.
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    /// For each model whose cache is to begin with a file of inputs, that file and what answers who asks for nothing in
+    /// particular.
+    pub(crate) fn warm_inputs(&self) -> Vec<(PathBuf, Arc<ServedVariant>)> {
+        let served = self.served.load();
+        served.values().filter_map(|model| Some((model.warm_inputs.clone()?, Arc::clone(model.default()?)))).collect()
+    }
+
+    /// Whether it still is `variant` that answers who asks for nothing in particular.
+    pub(crate) fn answers_by_default(&self, variant: &Arc<ServedVariant>) -> bool {
+        let served = self.served.load();
+        let by_default = served.get(&variant.model_name).and_then(ServedModel::default);
+        by_default.is_some_and(|default| Arc::ptr_eq(default, variant))
     }
 
     /// The models that are served, in the order of their names.
@@ -281,6 +311,13 @@ impl Catalog {
                 None => vec![entry(model, None)],
             })
             .collect()
+    }
+}
+
+impl ServedModel {
+    /// The default variant of the latest version.
+    fn default(&self) -> Option<&Arc<ServedVariant>> {
+        self.versions.last_key_value().and_then(|(_, version)| version.variants.first())
     }
 }
 

@@ -24,7 +24,7 @@ pub(crate) struct ServedVariant {
     pub runs: Runs,
     /// The scheduler's names for its requests.
     pub groups: Groups,
-    /// The start of its cache keys: the files, their provider and the variants' names.
+    /// The start of its cache keys.
     pub identity: KeyHasher,
     /// How its results are kept, if they are.
     pub kept: Option<Kept>,

@@ -12,7 +12,9 @@ mod response;
 mod text;
 mod v1;
 
-pub(crate) use binding::{InferRequest, Interface, Unbound};
+#[cfg(test)]
+pub(crate) use binding::WantedOutput;
+pub(crate) use binding::{Binding, InferRequest, Interface, Unbound};
 pub(crate) use message::{Message, ModelInferRequest, ModelInferResponse, respond};
 pub(crate) use object::Object;
 pub(crate) use parameters::Parameters;

@@ -9,6 +9,7 @@ use super::duration;
 use super::problem::Complaints;
 use super::redis::RedisConfig;
 use super::snapshot::SnapshotConfig;
+use super::warming::WarmingConfig;
 
 /// The result cache.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -30,6 +31,8 @@ pub struct CacheConfig {
     pub redis: RedisConfig,
     /// The results that outlive the process.
     pub snapshot: SnapshotConfig,
+    /// What the cache begins with.
+    pub warming: WarmingConfig,
 }
 
 impl Default for CacheConfig {
@@ -41,6 +44,7 @@ impl Default for CacheConfig {
             secret: None,
             redis: RedisConfig::default(),
             snapshot: SnapshotConfig::default(),
+            warming: WarmingConfig::default(),
         }
     }
 }

@@ -28,6 +28,7 @@ mod show;
 mod shutdown;
 mod snapshot;
 mod tls;
+mod warming;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -58,6 +59,7 @@ pub use show::show;
 pub use shutdown::ShutdownConfig;
 pub use snapshot::SnapshotConfig;
 pub use tls::TlsConfig;
+pub use warming::WarmingConfig;
 
 use problem::Complaints;
 

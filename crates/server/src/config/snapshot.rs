@@ -20,15 +20,10 @@ pub struct SnapshotConfig {
     pub interval: Duration,
     /// Bytes of the file at most.
     pub max_bytes: u64,
-    /// For how long the server is not ready for the sake of what is read from the file. What is not read by then is read
-    /// while it serves.
-    #[serde(with = "humantime_serde")]
-    #[schemars(schema_with = "duration::any")]
-    pub hold_ready: Duration,
 }
 
 impl Default for SnapshotConfig {
     fn default() -> Self {
-        Self { path: None, interval: Duration::from_secs(60), max_bytes: 256 << 20, hold_ready: Duration::ZERO }
+        Self { path: None, interval: Duration::from_secs(60), max_bytes: 256 << 20 }
     }
 }

@@ -61,7 +61,8 @@ impl ServerProcess {
         let (http, grpc, metrics, admin) = (address("http"), address("grpc"), address("metrics"), address("admin"));
         // The pipe is read to its end, so that the server never waits for room in it.
         let log = std::thread::spawn(move || {
-            lines.map_while(Result::ok).filter_map(|line| serde_json::from_str(&line).ok()).collect()
+            let lines = seen.into_iter().chain(lines.map_while(Result::ok));
+            lines.filter_map(|line| serde_json::from_str(&line).ok()).collect()
         });
         Self { child, http, grpc, metrics, admin, log: Some(log) }
     }
@@ -83,7 +84,7 @@ impl ServerProcess {
         assert!(status.expect("kill can be run").success());
     }
 
-    /// Waits for the end; returns whether it was a success, and what was logged after `ready`.
+    /// Waits for the end; returns whether it was a success, and what was logged, but for `ready`.
     pub(crate) fn wait(mut self) -> (bool, Vec<Value>) {
         let status = self.child.wait().expect("it was started");
         let log = self.log.take().expect("taken once").join().expect("the log is read");

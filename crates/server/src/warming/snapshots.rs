@@ -1,5 +1,6 @@
-//! Begins with the results that the last life of this server was asked for most, and leaves some for the next.
+//! The results that the last life of this server was asked for most, and those it leaves for the next.
 
+use std::convert::Infallible;
 use std::io;
 use std::path::Path;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
@@ -8,44 +9,43 @@ use std::time::{Duration, Instant};
 
 use volley_cache::RestoreError;
 
+use super::PROGRESS_INTERVAL;
 use crate::config::SnapshotConfig;
 use crate::low_priority;
 use crate::results::Results;
 
-/// Between two words on how far it has come.
-const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
-
 /// The thread that reads the snapshot and writes the next ones. It works at low priority.
 #[derive(Debug)]
-pub(crate) struct Warming {
+pub(super) struct Snapshots {
     thread: JoinHandle<()>,
     /// Dropped, it asks for the last snapshot.
     leaving: Sender<()>,
 }
 
-impl Warming {
-    /// Starts to read the snapshot that `config` names, if it names one. Returns when all of it is read, or it has held up the
-    /// server for as long as it may.
+impl Snapshots {
+    /// Starts to read the snapshot that `config` names, if it names one. The receiver is disconnected when all of it is read.
     ///
     /// # Errors
     /// When the system gives no thread.
-    pub(crate) fn start(config: &SnapshotConfig, results: &Results) -> io::Result<Option<Self>> {
-        let Some(path) = config.path.clone() else { return Ok(None) };
+    pub(super) fn start(
+        config: &SnapshotConfig,
+        results: &Results,
+    ) -> io::Result<(Option<Self>, Receiver<Infallible>)> {
+        let (restoring, restored) = mpsc::channel();
+        let Some(path) = config.path.clone() else { return Ok((None, restored)) };
         let (leaving, leaves) = mpsc::channel();
-        let (restored, is_restored) = mpsc::channel();
         let (results, interval, max_bytes) = (results.clone(), config.interval, config.max_bytes);
         let thread = thread::Builder::new().name("volley-snapshot".into()).spawn(move || {
             low_priority::step_back();
             restore(&results, &path);
-            let _ = restored.send(());
+            drop(restoring);
             keep_saving(&results, &path, interval, max_bytes, &leaves);
         })?;
-        let _ = is_restored.recv_timeout(config.hold_ready);
-        Ok(Some(Self { thread, leaving }))
+        Ok((Some(Self { thread, leaving }), restored))
     }
 
     /// Writes the last snapshot, and ends.
-    pub(crate) fn finish(self) {
+    pub(super) fn finish(self) {
         drop(self.leaving);
         let _ = self.thread.join();
     }

@@ -1,5 +1,8 @@
 //! The way of a request, from what it asks to what it is answered.
 
+mod key;
+mod warm;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,6 +17,9 @@ use crate::codec::{Answerer, InferRequest, Participation, Unbound};
 use crate::engine::{Computed, DeviceScheduler, Job, JobResult};
 use crate::error::{ApiError, Cause};
 use crate::results::{First, Results, Unkept, first};
+
+use key::key;
+pub(crate) use warm::{Warmth, warm};
 
 /// What every request goes through.
 #[derive(Debug)]
@@ -147,7 +153,7 @@ impl Pipeline {
     ) -> Result<(InferRequest, Computed), ApiError> {
         let interface = variant.interface(unbound.parameters().wants_uncertainty());
         let request = unbound.bind(interface)?;
-        let errand = Errand { variant, request: &request, urgency, tenant, handoff };
+        let errand = Errand { variant, request: &request, urgency, tenant, handoff, is_asked: true };
         let computed = match (&self.results, &variant.kept) {
             (Some(results), Some(kept)) if use_cache && kept.admission().admits() => {
                 self.cached(results, kept, errand).await?
@@ -160,7 +166,7 @@ impl Pipeline {
     /// Looks for the result in memory, joins whoever computes it already, or finds or computes it for all who ask.
     async fn cached(&self, results: &Results, kept: &Kept, errand: Errand<'_>) -> Result<Computed, ApiError> {
         let began = Instant::now();
-        let key = key(errand.variant, errand.request);
+        let key = key(&errand.variant.identity, errand.request);
         let looked_up = results.lookup(key, &kept.domain, errand.urgency.rank());
         let look_up = began.elapsed();
         let statistics = &errand.variant.statistics;
@@ -174,7 +180,7 @@ impl Pipeline {
             spared();
             restored(bytes, errand)
         };
-        let mut lead = match looked_up {
+        let lead = match looked_up {
             Lookup::Hit(bytes) => return found(bytes),
             Lookup::Lead(lead) => lead,
             Lookup::Follow(follow) => match in_time(errand.urgency.deadline, follow).await? {
@@ -188,13 +194,38 @@ impl Pipeline {
             },
         };
         statistics.cache_miss.add(began.elapsed());
+        let came = self.conclude(results, kept, key, lead, errand).await;
+        match came {
+            Ok(First::Found(found)) => {
+                kept.admission().hit(look_up);
+                restored(found.value, errand)
+            }
+            Ok(First::Computed(computed)) => {
+                kept.admission().missed(look_up);
+                Ok(computed)
+            }
+            Err(error) => {
+                kept.admission().missed(look_up);
+                Err(error)
+            }
+        }
+    }
+
+    /// Finds the result elsewhere or computes it, for all who ask, and keeps it.
+    async fn conclude(
+        &self,
+        results: &Results,
+        kept: &Kept,
+        key: Key,
+        mut lead: Lead<Unkept>,
+        errand: Errand<'_>,
+    ) -> Result<First<Computed>, ApiError> {
         // The look-up elsewhere runs beside the queue.
         let mut fetch = results.fetch(key, &kept.domain);
         loop {
             let came = in_time(errand.urgency.deadline, first(fetch.take(), self.lead(&lead, errand))).await?;
             match came {
                 Ok(First::Computed(computed)) => {
-                    kept.admission().missed(look_up);
                     // An answer that a member of the ensemble had no part in is for those who wait now.
                     if computed.members < errand.variant.size() {
                         lead.fail_all(Unkept::Partial(computed.clone()));
@@ -203,18 +234,14 @@ impl Pipeline {
                         results.share(key, lead.born(), outputs.clone());
                         lead.complete(outputs);
                     }
-                    return Ok(computed);
+                    return Ok(First::Computed(computed));
                 }
                 Ok(First::Found(found)) => match lead.complete_found(found.value.clone(), found.born) {
-                    Ok(()) => {
-                        kept.admission().hit(look_up);
-                        return restored(found.value, errand);
-                    }
+                    Ok(()) => return Ok(First::Found(found)),
                     // It was invalidated on its way here.
                     Err(still) => lead = still,
                 },
                 Err(error) => {
-                    kept.admission().missed(look_up);
                     if error.cause == Cause::ComputeFailed {
                         lead.fail_all(Unkept::Failed(error.clone()));
                     }
@@ -270,7 +297,7 @@ impl Pipeline {
     }
 
     fn submit(&self, errand: Errand<'_>, attempt: Attempt) -> Result<Ticket<JobResult>, ApiError> {
-        let Errand { variant, request, urgency, tenant, handoff } = errand;
+        let Errand { variant, request, urgency, tenant, handoff, is_asked: _ } = errand;
         if variant.is_out() {
             let ServedVariant { model_name, version, variant, .. } = &**variant;
             let message = format!(
@@ -303,6 +330,8 @@ struct Errand<'a> {
     urgency: Urgency,
     tenant: Option<TenantId>,
     handoff: &'a Handoff,
+    /// Whether a caller asked: only then it is counted as a request.
+    is_asked: bool,
 }
 
 /// How often a request was tried.
@@ -316,7 +345,7 @@ enum Attempt {
 /// What a request's end means to its caller; nothing if it is to be tried again, because what failed was its batch.
 fn concluded(errand: Errand<'_>, attempt: Attempt, outcome: Outcome<JobResult>) -> Option<Result<Computed, ApiError>> {
     let variant = errand.variant;
-    if outcome.timings.batch.is_some() {
+    if errand.is_asked && outcome.timings.batch.is_some() {
         variant.metrics.request_dequeued(lane(errand.urgency.priority), outcome.timings.queue_time());
         variant.statistics.queue.add(outcome.timings.queue_time());
     }
@@ -358,16 +387,6 @@ impl Drop for Unanswered<'_> {
             variant.metrics.request_failed(lane, volley_telemetry::Failure::Cancelled);
         }
     }
-}
-
-/// What a result depends on. The identity stands for the file, and so for the names, types and row shapes of its tensors.
-fn key(variant: &ServedVariant, request: &InferRequest) -> Key {
-    let mut hasher = variant.identity.clone();
-    hasher.field(&request.rows.to_le_bytes());
-    for values in &*request.inputs {
-        hasher.field_in_parts(values.iter());
-    }
-    hasher.finish()
 }
 
 fn restored(bytes: bytes::Bytes, errand: Errand<'_>) -> Result<Computed, ApiError> {
