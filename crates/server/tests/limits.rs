@@ -75,6 +75,17 @@ fn one_request_too_many_is_refused_at_once_and_probes_are_answered_still() {
 }
 
 #[test]
+fn what_operators_ask_takes_a_place_until_it_is_answered() {
+    let server = ServerProcess::start(&[("VOLLEY_LIMITS__REQUESTS", "1")]);
+    let mut holding = Connection::to(server.admin);
+    holding.write_raw(b"PUT /admin/config HTTP/1.1\r\nHost: volley\r\nContent-Length: 2\r\n\r\n{");
+    eventually("its place", || server.connect().send("GET", "/v2", &[], b"").status == 503);
+    holding.write_raw(b"}");
+    assert_eq!(holding.read().expect("an answer").status, 200);
+    eventually("room", || server.connect().send("GET", "/v2", &[], b"").status == 200);
+}
+
+#[test]
 fn silent_connections_keep_nobody_from_being_answered() {
     let server = ServerProcess::start(&[]);
     let silent: Vec<Connection> = (0..400).map(|_| server.connect()).collect();

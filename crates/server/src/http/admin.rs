@@ -61,7 +61,10 @@ pub(crate) async fn serve_admin(
             let name = visit.caller.as_ref().map_or_else(|| "without a name".to_owned(), |caller| caller.name.clone());
             request.extensions_mut().insert(Author::Admin(name));
             let router = router.clone();
-            async move { router.oneshot(request.map(Body::new)).await.unwrap_or_else(|never| match never {}) }
+            async move {
+                let _until_answered = visit;
+                router.oneshot(request.map(Body::new)).await.unwrap_or_else(|never| match never {})
+            }
         },
     )
     .await

@@ -29,9 +29,12 @@ pub(crate) async fn serve_metrics(listener: TcpListener, gate: Arc<Gate>, gauges
         gate,
         phase,
         |_| Need::Scope(Scope::Observe),
-        move |request, _visit, _arrival| {
+        move |request, visit, _arrival| {
             let router = router.clone();
-            async move { router.oneshot(request.map(Body::new)).await.unwrap_or_else(|never| match never {}) }
+            async move {
+                let _until_answered = visit;
+                router.oneshot(request.map(Body::new)).await.unwrap_or_else(|never| match never {})
+            }
         },
     )
     .await
