@@ -165,6 +165,8 @@ impl<E: Clone> Cache<E> {
     /// Writes the entries that were asked for most often to the file at `path`, of `max_bytes` at most, for
     /// [`restore`](Self::restore). The file appears, or takes the place of the one before, when it is complete.
     ///
+    /// What is invalidated later it does not know: unless the next process hears of that otherwise, remove the file then.
+    ///
     /// Takes as long as the writing does, and holds up no look-up.
     ///
     /// # Errors

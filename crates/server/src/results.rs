@@ -1,8 +1,10 @@
 //! Where results are kept: in memory, and in Redis where there is one.
 
 use std::fmt;
+use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use volley_cache::{
@@ -13,7 +15,7 @@ use volley_telemetry::{CacheReading, SharedCacheReading};
 
 use crate::config::CacheConfig;
 use crate::engine::Computed;
-use crate::error::ApiError;
+use crate::error::{ApiError, Cause};
 
 /// The tiers of the cache. Clones are the same.
 #[derive(Debug, Clone)]
@@ -21,6 +23,8 @@ pub(crate) struct Results {
     cache: Cache<Unkept>,
     shared: Option<Shared>,
     keyer: Keyer,
+    /// The file that outlives the process, if there is one. Held while it is written or removed.
+    snapshot: Option<Arc<Mutex<PathBuf>>>,
 }
 
 impl Results {
@@ -55,7 +59,8 @@ impl Results {
                 Some(started.map_err(|error| OpenError(format!("the shared cache has no thread: {error}")))?)
             }
         };
-        Ok((Some(Self { cache, shared, keyer: keyer.clone() }), keyer))
+        let snapshot = config.snapshot.path.clone().map(|path| Arc::new(Mutex::new(path)));
+        Ok((Some(Self { cache, shared, keyer: keyer.clone(), snapshot }), keyer))
     }
 
     /// What results of this variant of a model belong to.
@@ -81,8 +86,18 @@ impl Results {
     }
 
     /// Forgets what `scope` holds, here before this returns. The future tells whether the other replicas are sure to hear of
-    /// it; nothing if there are none to tell.
-    pub(crate) fn invalidate(&self, scope: Scope) -> impl Future<Output = Option<Reached>> + Send + 'static {
+    /// it; nothing if there are none to tell. By then the snapshot is gone, so that a crash before the next one brings
+    /// nothing of it back.
+    ///
+    /// # Errors
+    /// [`ApiError`] when the snapshot cannot be removed.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub(crate) fn invalidate(
+        &self,
+        scope: Scope,
+    ) -> impl Future<Output = Result<Option<Reached>, ApiError>> + Send + 'static {
         let told = match &self.shared {
             Some(shared) => Some(shared.invalidate(scope)),
             None => {
@@ -90,11 +105,16 @@ impl Results {
                 None
             }
         };
+        // One that is being written may not know of it yet, and is waited for. What is written later does.
+        let removed = self.snapshot.clone().map(|snapshot| tokio::task::spawn_blocking(move || remove(&snapshot)));
         async {
-            match told {
+            if let Some(removed) = removed {
+                removed.await.map_err(|error| ApiError::new(Cause::Internal, error.to_string()))??;
+            }
+            Ok(match told {
                 Some(told) => Some(told.await),
                 None => None,
-            }
+            })
         }
     }
 
@@ -103,7 +123,7 @@ impl Results {
         self.cache.has_room_for(bytes)
     }
 
-    /// Opens a snapshot; iterating takes its results into memory.
+    /// Opens the snapshot at `path`; iterating takes its results into memory.
     ///
     /// # Errors
     /// Why nothing can be taken from it.
@@ -111,11 +131,12 @@ impl Results {
         self.cache.restore(&self.keyer, path)
     }
 
-    /// Writes what was asked for most to a snapshot.
+    /// Writes what was asked for most to the snapshot at `path`, which is the configured one.
     ///
     /// # Errors
     /// When the file cannot be written; one that was there stays.
     pub(crate) fn save(&self, path: &Path, max_bytes: u64) -> io::Result<Saved> {
+        let _held = self.snapshot.as_ref().map(|snapshot| snapshot.lock().unwrap_or_else(PoisonError::into_inner));
         self.cache.save(&self.keyer, path, max_bytes)
     }
 
@@ -161,6 +182,22 @@ impl Results {
             connected: stats.connected,
             confirmed_ago: stats.confirmed.map(|ago| ago.as_secs_f64()),
         })
+    }
+}
+
+/// Removes the snapshot, if there is one by now.
+fn remove(snapshot: &Mutex<PathBuf>) -> Result<(), ApiError> {
+    let path = snapshot.lock().unwrap_or_else(PoisonError::into_inner);
+    match fs::remove_file(&*path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            let path = path.display();
+            let message = format!(
+                "invalidated, but the snapshot {path} cannot be removed: {error}; a crash before the next one is written \
+                 would bring back what it holds"
+            );
+            Err(ApiError::new(Cause::Internal, message))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -71,7 +71,7 @@ fn what_the_file_holds_is_answered_from_the_cache_by_the_first_who_asks() {
 fn a_file_that_is_wrong_is_named_in_the_log_and_the_server_serves() {
     let folder = Folder::new("warm-wrong");
     let file = file_of(&folder, "other", &[input(1)]);
-    let server = ServerProcess::start(&[(WARM_INPUTS, &file)]);
+    let server = ServerProcess::start(&[(WARM_INPUTS, &file), UNTIL_WARM]);
     ask(&mut server.connect(), 1, &json!({}));
     server.terminate();
     let (left, log) = server.wait();
@@ -116,17 +116,45 @@ fn a_model_that_is_loaded_anew_begins_with_its_file_again() {
 #[test]
 fn readiness_and_leaving_do_not_wait_for_what_is_not_computed_yet() {
     let folder = Folder::new("warm-slow");
-    let windows: Vec<_> = (0..50).map(input).collect();
+    // Seconds of work, of which a server that leaves at once does next to nothing.
+    let windows: Vec<_> = (0..5000).map(input).collect();
     let file = file_of(&folder, "input", &windows);
-    // A batch is held back for longer than anybody waits, unless it is full.
-    let server = ServerProcess::start(&[
-        (WARM_INPUTS, &file),
-        ("VOLLEY_SCHEDULER__MAX_WAIT", "600s"),
-        ("VOLLEY_MODELS__CNN_LSTM__FULL_BATCH", "32"),
-        ("VOLLEY_CACHE__WARMING__HOLD_READY", "1ms"),
-    ]);
+    let server = ServerProcess::start(&[(WARM_INPUTS, &file), ("VOLLEY_CACHE__WARMING__HOLD_READY", "1ms")]);
     server.terminate();
     let (left, log) = server.wait();
     assert!(left, "{log:?}");
     assert!(said(&log, "results were computed from warm_inputs").is_empty(), "{log:?}");
+}
+
+#[test]
+fn what_was_invalidated_does_not_come_back_with_the_snapshot_after_a_crash() {
+    let folder = Folder::new("warm-crash");
+    let snapshot = folder.path().join("results");
+    let path = snapshot.display().to_string();
+    let secret = "07".repeat(32);
+    let settings = [
+        ("VOLLEY_CACHE__SNAPSHOT__PATH", path.as_str()),
+        ("VOLLEY_CACHE__SNAPSHOT__INTERVAL", "1h"),
+        ("VOLLEY_CACHE__SECRET", &secret),
+        // Another variant's results are others.
+        ("VOLLEY_MODELS__CNN_LSTM__VARIANTS", "[\"int8\"]"),
+        UNTIL_WARM,
+    ];
+    let first = ServerProcess::start(&settings);
+    ask(&mut first.connect(), 1, &json!({}));
+    first.terminate();
+    assert!(first.wait().0 && snapshot.is_file());
+
+    let second = ServerProcess::start(&settings);
+    ask(&mut second.connect(), 1, &json!({}));
+    assert_eq!(hits(&second), 1.0, "it begins with what the first one left");
+    let scopes = json!({ "scopes": ["model/cnn_lstm"] }).to_string();
+    let reply = Connection::to(second.admin).send("POST", "/admin/cache/invalidate", &[], scopes.as_bytes());
+    assert_eq!(reply.json(), json!({ "reached": "here" }));
+    second.signal("KILL");
+    assert!(!second.wait().0);
+
+    let third = ServerProcess::start(&settings);
+    ask(&mut third.connect(), 1, &json!({}));
+    assert_eq!(hits(&third), 0.0, "it was invalidated");
 }

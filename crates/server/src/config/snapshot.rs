@@ -12,7 +12,8 @@ use super::duration;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct SnapshotConfig {
-    /// The file. It is written when the server leaves, and now and then. Unset: none. Needs `cache.secret`.
+    /// The file. It is written when the server leaves, and now and then, and removed when something
+    /// is invalidated. Unset: none. Needs `cache.secret`.
     pub path: Option<PathBuf>,
     /// Between two snapshots.
     #[serde(with = "humantime_serde")]

@@ -47,7 +47,7 @@ async fn invalidate(State(edge): State<Arc<Edge>>, Whole(body): Whole) -> Result
     let asked: Vec<_> = scopes.into_iter().map(|scope| results.invalidate(scope)).collect();
     let mut reached = "here";
     for invalidation in asked {
-        match invalidation.await {
+        match invalidation.await? {
             Some(Reached::Everywhere) if reached != "here_until_redis_is_back" => reached = "everywhere",
             Some(Reached::HereOnly) => reached = "here_until_redis_is_back",
             Some(Reached::Everywhere) | None => {}

@@ -147,6 +147,8 @@ async fn warm(pipeline: &Pipeline, path: &Path, variant: &Arc<ServedVariant>, li
                 tally.refused += 1;
             }
         }
+        // Where workers are faster than this thread there is always an answer, and it would not hear that it is to end.
+        tokio::task::yield_now().await;
         if !pipeline.catalog.answers_by_default(variant) {
             break "the model was replaced";
         }
