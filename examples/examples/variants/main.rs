@@ -6,8 +6,8 @@
 //! ```
 //!
 //! In each round and for each batch size both variants run the way the server runs them (rows gathered into the bound
-//! buffer, run, sliced for each caller), and then as plain ONNX Runtime runs the same file. Ratios are taken within a
-//! round, so that a drift of the machine's speed cancels. The accuracy is what `python -m volley_models accuracy`
+//! buffer, run, sliced for each caller), then as plain ONNX Runtime runs the same file, and once more as the server does,
+//! in the opposite order. Ratios are taken within a round, so that a drift of the machine's speed cancels. The accuracy is what `python -m volley_models accuracy`
 //! finds, with the same operators, on held-out data.
 
 mod company;

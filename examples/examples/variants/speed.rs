@@ -32,13 +32,20 @@ pub(crate) fn measure(plan: &Plan, library: &Path, models: &[(Model, PathBuf)]) 
     let mut sessions = models.iter().map(|(model, _)| model.open_warm_session()).collect::<Result<Vec<_>, _>>()?;
     let windows = windows(models[0].0.inputs()[0].row_bytes());
     let mut speed = Speed(models.iter().map(|_| Default::default()).collect());
+    let half = plan.seconds / 2.0;
     for _ in 0..plan.rounds {
         for (index, &batch) in BATCHES.iter().enumerate() {
-            for (session, rates) in sessions.iter_mut().zip(&mut speed.0) {
-                rates[index].path.push(path(session, &windows[..batch], plan.seconds)?);
+            // There and back, so that all are measured around the same moment, and a drift favours none.
+            let mut before = Vec::new();
+            for session in &mut sessions {
+                before.push(path(session, &windows[..batch], half)?);
             }
             for ((_, file), rates) in models.iter().zip(&mut speed.0) {
                 rates[index].raw.push(raw_samples_per_second(CORE, library, file, plan.seconds, &[batch])?[0]);
+            }
+            for ((session, rates), before) in sessions.iter_mut().zip(&mut speed.0).zip(before).rev() {
+                let after = path(session, &windows[..batch], half)?;
+                rates[index].path.push(f64::midpoint(before, after));
             }
         }
     }
