@@ -13,4 +13,4 @@ pub use connection::{Broken, Connection, Reply};
 pub use process::{ServerProcess, pin_this_process, programs, raw_samples_per_second};
 pub use repository::{Repository, SPOILINGS, Spoil};
 pub use spread::{Spread, rounded};
-pub use traffic::{Found, Traffic};
+pub use traffic::{Found, Traffic, stay_awake};

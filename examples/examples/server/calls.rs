@@ -16,7 +16,7 @@ use hyper::{Method, Request, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
 use tokio::task::LocalSet;
-use volley_examples::programs;
+use volley_examples::{programs, stay_awake};
 use volley_validate::usage::ProcessUsage;
 
 use super::SERVER_CORE;
@@ -59,6 +59,7 @@ impl Calls {
         for _ in 0..CONNECTIONS {
             senders.push(self.connect().await?);
         }
+        tasks.spawn_local(stay_awake(end));
         for (index, sender) in (0..under_way).zip(senders.iter().cycle()) {
             let (calls, mut sender) = (self.clone(), sender.clone());
             let (answered, failure) = (Rc::clone(&answered), Rc::clone(&failure));

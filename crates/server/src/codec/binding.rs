@@ -215,10 +215,31 @@ fn all<const N: usize>(values: &Pieces, test: impl Fn([u8; N]) -> u32) -> bool {
         let (whole, tail) = piece.as_chunks();
         held[..tail.len()].copy_from_slice(tail);
         have = tail.len();
-        // A fold without an early exit, so that the compiler can use wide registers.
-        if whole.iter().fold(0, |bad, &value| bad | test(value)) & HIGHEST != 0 {
+        if any(whole, &test) & HIGHEST != 0 {
             return false;
         }
     }
     true
+}
+
+/// The bits that `test` sets for any of the values, in registers as wide as there are.
+fn any<const N: usize>(values: &[[u8; N]], test: impl Fn([u8; N]) -> u32) -> u32 {
+    #[cfg(target_arch = "x86_64")]
+    {
+        #[target_feature(enable = "avx2")]
+        fn wide<const N: usize>(values: &[[u8; N]], test: impl Fn([u8; N]) -> u32) -> u32 {
+            fold(values, test)
+        }
+        if std::arch::is_x86_feature_detected!("avx2") {
+            // SAFETY: the processor has AVX2.
+            return unsafe { wide(values, test) };
+        }
+    }
+    fold(values, test)
+}
+
+/// Without an early exit, so that the compiler can use those registers.
+#[inline]
+fn fold<const N: usize>(values: &[[u8; N]], test: impl Fn([u8; N]) -> u32) -> u32 {
+    values.iter().fold(0, |bits, &value| bits | test(value))
 }
