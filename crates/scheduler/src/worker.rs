@@ -204,8 +204,10 @@ impl<T, R> Worker<T, R> {
         let (items, results) = batch.settle(&mut promises, done, !succeeded, delivery);
         delivery.send();
         // Where they share this core, who was answered has a turn before the next batch: else answers would lie, and what
-        // follows on them would not be in it.
-        yield_now();
+        // follows on them would not be in it. With full batches there is no time to lose.
+        if facts.rows < facts.group.full_rows() {
+            yield_now();
+        }
         if succeeded {
             // A full ring means that the leader has plenty to learn from already.
             let _ = shared.observations.push(observation);

@@ -92,3 +92,16 @@ fn where_the_first_caller_leaves_the_others_are_answered_by_one_computation() {
     others.into_iter().for_each(|caller| is_answered(caller, 7.0));
     assert_eq!(rows(&server), 2.0, "the row that kept the worker, and the one row of all");
 }
+
+#[test]
+fn a_computation_that_its_caller_left_when_it_had_begun_serves_those_who_wait_and_those_who_come() {
+    let (server, repository, blocker) = busy("begun");
+    let others: Vec<_> = (0..3).map(|_| asking(&server, 0.0)).collect();
+    let_the_server_read(&server);
+    drop(blocker);
+    eventually("the first caller's end", || sum(&server, "batch_processing_failures_total", "cancelled") == 1.0);
+    repository.fault("pass");
+    others.into_iter().for_each(|caller| is_answered(caller, 0.0));
+    is_answered(asking(&server, 0.0), 0.0);
+    assert_eq!(rows(&server), 1.0, "the row that the first caller began");
+}

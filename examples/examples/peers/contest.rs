@@ -143,7 +143,7 @@ fn failures(found: &Found, load: &str) -> Option<String> {
 /// Holds the end of a reply, where the raw tensors are, against what ONNX Runtime says.
 fn check(body: &[u8], expected: &[u8]) -> Result<(), String> {
     let tensors = body.len().checked_sub(expected.len()).map(|start| &body[start..]);
-    let tensors = tensors.ok_or_else(|| format!("a reply of {} bytes is too short", body.len()))?;
+    let tensors = tensors.ok_or_else(|| format!("a reply that is too short: {}", String::from_utf8_lossy(body)))?;
     let values = |bytes: &[u8]| bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect::<Vec<_>>();
     let (given, expected) = (values(tensors), values(expected));
     let off = given.iter().zip(&expected).map(|(given, expected)| (given - expected).abs()).fold(0.0, f32::max);

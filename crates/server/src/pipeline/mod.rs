@@ -1,5 +1,6 @@
 //! The way of a request, from what it asks to what it is answered.
 
+mod flight;
 mod key;
 mod warm;
 
@@ -18,6 +19,7 @@ use crate::engine::{Computed, DeviceScheduler, Job, JobResult};
 use crate::error::{ApiError, Cause};
 use crate::results::{First, Results, Unkept, first};
 
+use flight::Flight;
 use key::key;
 pub(crate) use warm::{Warmth, warm};
 
@@ -217,32 +219,30 @@ impl Pipeline {
         results: &Results,
         kept: &Kept,
         key: Key,
-        mut lead: Lead<Unkept>,
+        lead: Lead<Unkept>,
         errand: Errand<'_>,
     ) -> Result<First<Computed>, ApiError> {
+        let mut flight = Flight::new(results, key, errand.variant.size(), lead);
         // The look-up elsewhere runs beside the queue.
         let mut fetch = results.fetch(key, &kept.domain);
         loop {
-            let came = in_time(errand.urgency.deadline, first(fetch.take(), self.lead(&lead, errand))).await?;
+            let came = in_time(errand.urgency.deadline, first(fetch.take(), self.lead(&mut flight, errand))).await?;
             match came {
                 Ok(First::Computed(computed)) => {
-                    // An answer that a member of the ensemble had no part in is for those who wait now.
-                    if computed.members < errand.variant.size() {
-                        lead.fail_all(Unkept::Partial(computed.clone()));
-                    } else {
-                        let outputs = computed.outputs.to_joined();
-                        results.share(key, lead.born(), outputs.clone());
-                        lead.complete(outputs);
-                    }
+                    flight.land(&computed);
                     return Ok(First::Computed(computed));
                 }
-                Ok(First::Found(found)) => match lead.complete_found(found.value.clone(), found.born) {
-                    Ok(()) => return Ok(First::Found(found)),
-                    // It was invalidated on its way here.
-                    Err(still) => lead = still,
-                },
+                Ok(First::Found(found)) => {
+                    flight.ticket = None;
+                    let lead = flight.lead.take().expect("the flight has not landed");
+                    match lead.complete_found(found.value.clone(), found.born) {
+                        Ok(()) => return Ok(First::Found(found)),
+                        // It was invalidated on its way here.
+                        Err(still) => flight.lead = Some(still),
+                    }
+                }
                 Err(error) => {
-                    if error.cause == Cause::ComputeFailed {
+                    if let Some(lead) = flight.lead.take_if(|_| error.cause == Cause::ComputeFailed) {
                         lead.fail_all(Unkept::Failed(error.clone()));
                     }
                     return Err(error);
@@ -255,34 +255,38 @@ impl Pipeline {
     ///
     /// A failure to compute is everybody's. Any other is the leader's own (its deadline, a full lane): dropping the lead
     /// hands it to the next who waits.
-    async fn lead(&self, lead: &Lead<Unkept>, errand: Errand<'_>) -> Result<Computed, ApiError> {
+    async fn lead(&self, flight: &mut Flight<'_>, errand: Errand<'_>) -> Result<Computed, ApiError> {
+        let Flight { lead, ticket, .. } = flight;
+        let lead = lead.as_ref().expect("the flight has not landed");
         let mut rank = lead.rank();
         let mut attempt = Attempt::First;
         let submit = |rank, attempt| self.submit(Errand { urgency: Urgency::of(rank), ..errand }, attempt);
-        let mut ticket = submit(rank, attempt)?;
         loop {
+            let under_way = match ticket {
+                Some(under_way) => under_way,
+                None => ticket.insert(submit(rank, attempt)?),
+            };
             let outcome = tokio::select! {
                 biased;
-                outcome = &mut ticket => outcome,
+                outcome = under_way => outcome,
                 raised = lead.raised(rank) => {
                     rank = raised;
-                    // Where there is no place for it as more urgent, it keeps the one it has.
-                    let Ok(sooner) = submit(rank, attempt) else { continue };
-                    match std::mem::replace(&mut ticket, sooner).withdraw() {
-                        Ok(()) => continue,
-                        // Too late to withdraw means that it is being computed, which is as good as it gets.
-                        Err(computed) => {
-                            ticket = computed;
-                            continue;
-                        }
+                    // Where there is no place for it as more urgent, it keeps the one it has. Too late to withdraw it means
+                    // that it is being computed, which is as good as it gets.
+                    if let Ok(sooner) = submit(rank, attempt) {
+                        *ticket = match ticket.take().map(Ticket::withdraw) {
+                            Some(Err(computed)) => Some(computed),
+                            _ => Some(sooner),
+                        };
                     }
+                    continue;
                 }
             };
+            *ticket = None;
             if let Some(result) = concluded(errand, attempt, outcome) {
                 return result;
             }
             attempt = Attempt::Alone;
-            ticket = submit(rank, attempt)?;
         }
     }
 
