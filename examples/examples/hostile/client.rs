@@ -19,12 +19,15 @@ pub(crate) struct Client {
     sender: Option<SendRequest<Full<Bytes>>>,
 }
 
-/// What came of a call.
+/// How a call ended.
 #[derive(Debug)]
-pub(crate) struct Answer {
-    /// gRPC's own, if it came; else HTTP's.
-    pub status: Result<u16, u16>,
-    pub body: Bytes,
+pub(crate) enum Ended {
+    /// With a status of gRPC's, and this body.
+    Code(u16, Bytes),
+    /// With one of HTTP's alone.
+    Status(u16),
+    /// With its stream or the connection.
+    Closed,
 }
 
 impl Client {
@@ -32,11 +35,16 @@ impl Client {
         Self { address, sender: None }
     }
 
-    /// Makes a call; `None` if there is no answer in time.
-    ///
-    /// # Errors
-    /// When the connection cannot be opened or breaks.
-    pub(crate) async fn call(&mut self, call: &Call) -> Result<Option<Answer>, Box<dyn Error>> {
+    /// Makes a call; `None` if it does not end in time.
+    pub(crate) async fn call(&mut self, call: &Call) -> Option<Ended> {
+        let ended = timeout(PATIENCE, self.answer(call)).await;
+        if !matches!(ended, Ok(Ok(_))) {
+            self.sender = None;
+        }
+        Some(ended.ok()?.unwrap_or(Ended::Closed))
+    }
+
+    async fn answer(&mut self, call: &Call) -> Result<Ended, Box<dyn Error>> {
         let mut request = Request::builder()
             .method(Method::POST)
             .version(Version::HTTP_2)
@@ -45,14 +53,6 @@ impl Client {
             request = request.header(name, value);
         }
         let request = request.body(Full::new(call.body.clone().into()))?;
-        let answer = timeout(PATIENCE, self.answer(request)).await;
-        if !matches!(answer, Ok(Ok(_))) {
-            self.sender = None;
-        }
-        answer.ok().transpose()
-    }
-
-    async fn answer(&mut self, request: Request<Full<Bytes>>) -> Result<Answer, Box<dyn Error>> {
         let sender = match &mut self.sender {
             Some(sender) if !sender.is_closed() => sender,
             sender => {
@@ -68,7 +68,7 @@ impl Client {
         let head = response.headers().get("grpc-status").cloned();
         let body = response.into_body().collect().await?;
         let status = head.or_else(|| body.trailers().and_then(|trailers| trailers.get("grpc-status")).cloned());
-        let status = status.and_then(|status| status.to_str().ok()?.parse().ok()).ok_or(http);
-        Ok(Answer { status, body: body.to_bytes() })
+        let code = status.and_then(|status| status.to_str().ok()?.parse().ok());
+        Ok(code.map_or(Ended::Status(http), |code| Ended::Code(code, body.to_bytes())))
     }
 }

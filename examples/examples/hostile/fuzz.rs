@@ -13,10 +13,10 @@ use volley_validate::usage::ProcessUsage;
 
 use crate::SERVER_CORE;
 use crate::attack::{Attack, Call, Listener};
-use crate::client::Answer;
+use crate::client::Ended;
 use crate::dice::Dice;
 use crate::good::Good;
-use crate::probe::{Kept, Probe};
+use crate::probe::Probe;
 use crate::visit::{self, End, Seen};
 
 /// Connections at a time.
@@ -103,13 +103,16 @@ impl Run {
                 let usage = ProcessUsage::of(self.server.pid()).map_err(|error| error.to_string())?;
                 self.found.borrow_mut().resident[0] = usage.resident_bytes;
             }
-            if done % 10_000 == 0 {
+            if done.is_multiple_of(10_000) {
                 eprintln!("hostile requests: {done} of {}", self.plan.requests);
             }
             let number = self.plan.first + done;
             let mut dice = Dice::new(self.plan.seed, number);
             match Attack::draw(&self.good, &mut dice, number) {
-                Attack::Call(call) => self.call(&mut kept, number, &call).await,
+                Attack::Call(call) => {
+                    let ended = kept.grpc.call(&call).await;
+                    self.found.borrow_mut().see_call(number, &call, &ended);
+                }
                 Attack::Bytes(raw) => {
                     let address = match raw.listener {
                         Listener::Http => self.server.http,
@@ -123,16 +126,11 @@ impl Run {
                     self.found.borrow_mut().see(number, &seen, &raw.bytes);
                 }
             }
-            if number % PROBE_EVERY == 0 {
+            if number.is_multiple_of(PROBE_EVERY) {
                 let outcome = self.probe.ask(&mut kept).await;
                 self.found.borrow_mut().see_good(number, outcome);
             }
         }
-    }
-
-    async fn call(&self, kept: &mut Kept, number: u64, call: &Call) {
-        let outcome = kept.grpc.call(call).await;
-        self.found.borrow_mut().see_call(number, call, outcome);
     }
 }
 
@@ -153,24 +151,24 @@ impl Fuzzed {
         }
     }
 
-    fn see_call(&mut self, number: u64, call: &Call, outcome: Result<Option<Answer>, Box<dyn Error>>) {
+    fn see_call(&mut self, number: u64, call: &Call, outcome: &Option<Ended>) {
         /// By gRPC's own rules a message whose prefix lies is answered so, too.
         const INTERNAL: u16 = 13;
         const UNKNOWN: u16 = 2;
         const DATA_LOSS: u16 = 15;
         self.requests += 1;
-        let (end, offence) = match outcome {
-            Ok(Some(Answer { status: Ok(code), .. })) => {
+        let (end, offence) = match *outcome {
+            Some(Ended::Code(code, _)) => {
                 *self.codes.entry(code).or_default() += 1;
                 let is_bad = matches!(code, UNKNOWN | DATA_LOSS) || (code == INTERNAL && call.is_framed);
                 (End::Answered, is_bad.then(|| format!("gRPC status {code}")))
             }
-            Ok(Some(Answer { status: Err(status), .. })) => {
+            Some(Ended::Status(status)) => {
                 *self.statuses.entry(status).or_default() += 1;
                 (End::Answered, is_five_hundred(status).then(|| format!("status {status}")))
             }
-            Ok(None) => (End::Hung, None),
-            Err(_) => (End::Closed, None),
+            Some(Ended::Closed) => (End::Closed, None),
+            None => (End::Hung, None),
         };
         *self.ends.entry(end).or_default() += 1;
         if let Some(offence) = offence {

@@ -3,12 +3,13 @@
 use std::error::Error;
 use std::net::SocketAddr;
 
+use bytes::Bytes;
 use serde_json::json;
 use tokio::time::timeout;
 use volley_examples::{Connection, ServerProcess, message};
 
 use crate::attack::Call;
-use crate::client::{Answer, Client};
+use crate::client::{Client, Ended};
 use crate::visit::PATIENCE;
 
 const OK: u16 = 0;
@@ -20,7 +21,7 @@ pub(crate) struct Probe {
     request: Vec<u8>,
     answer: Vec<u8>,
     call: Call,
-    message: Vec<u8>,
+    message: Bytes,
 }
 
 /// Connections that a probe keeps.
@@ -49,9 +50,9 @@ impl Probe {
             body: message::grpc_inference("cnn_lstm", "input", &[1, 50, 60], &window),
         };
         let (http, grpc) = (server.http, server.grpc);
-        let message = match Client::new(grpc).call(&call).await? {
-            Some(Answer { status: Ok(OK), body }) => body.to_vec(),
-            other => return Err(format!("a good call was answered {other:?}").into()),
+        let message = match Client::new(grpc).call(&call).await {
+            Some(Ended::Code(OK, body)) => body,
+            other => return Err(format!("a good call ended with {other:?}").into()),
         };
         Ok(Self { http, grpc, request, answer, call, message })
     }
@@ -66,10 +67,9 @@ impl Probe {
         self.ask_over("a fresh connection", &mut None).await?;
         self.ask_over("a kept connection", &mut kept.http).await?;
         match kept.grpc.call(&self.call).await {
-            Ok(Some(Answer { status: Ok(OK), body })) if body == self.message => Ok(()),
-            Ok(Some(answer)) => Err(format!("a good call was answered {answer:?}")),
-            Ok(None) => Err("a good call was not answered".to_owned()),
-            Err(error) => Err(format!("a good call failed: {error}")),
+            Some(Ended::Code(OK, body)) if body == self.message => Ok(()),
+            Some(ended) => Err(format!("a good call ended with {ended:?}")),
+            None => Err("a good call was not answered".to_owned()),
         }
     }
 

@@ -51,7 +51,7 @@ pub(crate) fn draw(good: &Good, dice: &mut Dice) -> (Listener, Vec<u8>, usize) {
         1 => (framing, is_whole) = Framing::spoilt(&request.body, dice),
         _ => {}
     }
-    let one = request.written(framing);
+    let one = request.written(&framing);
     let count = if dice.one_in(8) { 2 + dice.below(4) } else { 1 };
     (request.listener, one.repeat(count), if is_whole { count } else { 0 })
 }
@@ -228,9 +228,9 @@ impl Request {
         }
     }
 
-    fn written(&self, framing: Framing) -> Vec<u8> {
+    fn written(&self, framing: &Framing) -> Vec<u8> {
         let Self { method, path, version, headers, body, .. } = self;
-        let (lines, body) = match &framing {
+        let (lines, body) = match framing {
             Framing::Headers(lines) => (&lines[..], body),
             Framing::Chunks(chunks) => (&b"Transfer-Encoding: chunked\r\n"[..], chunks),
         };
