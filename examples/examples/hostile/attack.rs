@@ -66,12 +66,16 @@ impl Attack {
         let (listener, bytes, mut answers) = match number % 2 {
             0 => match dice.below(12) {
                 0 | 1 => return Self::Call(call(good, dice)),
-                2 => (Listener::Grpc, frames::spoilt(&good.message, dice), 0),
+                2 => {
+                    let (bytes, is_whole) = frames::draw(&good.message, dice);
+                    (Listener::Grpc, bytes, usize::from(is_whole))
+                }
                 _ => request::draw(good, dice),
             },
             _ => {
                 let (listener, bytes) = blind::draw(good, dice);
-                (listener, bytes, 0)
+                let is_whole = listener != Listener::Grpc && blind::is_whole(&bytes);
+                (listener, bytes, usize::from(is_whole))
             }
         };
         if matches!(manner, Manner::HalfCloses | Manner::Leaves) {

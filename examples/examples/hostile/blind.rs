@@ -30,6 +30,21 @@ pub(crate) fn draw(good: &Good, dice: &mut Dice) -> (Listener, Vec<u8>) {
     }
 }
 
+/// Whether there is a request over HTTP/1.1 at the beginning that no server can still wait for. Not all that are whole are
+/// seen to be.
+pub(crate) fn is_whole(bytes: &[u8]) -> bool {
+    let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") else { return false };
+    let Ok(head) = std::str::from_utf8(&bytes[..end]) else { return false };
+    let mut lines = head.split("\r\n");
+    let is_request = lines.next().is_some_and(|line| {
+        ["GET /", "POST /"].iter().any(|start| line.starts_with(start)) && line.ends_with(" HTTP/1.1")
+    });
+    let mut lengths = lines.clone().filter_map(|line| line.strip_prefix("Content-Length: "));
+    let length = lengths.next().and_then(|length| length.parse::<usize>().ok());
+    let says_more = lengths.next().is_some() || lines.any(|line| line.to_ascii_lowercase().contains("encoding"));
+    is_request && !says_more && length.is_some_and(|length| bytes.len() - end - 4 >= length)
+}
+
 fn damaged(bytes: &[u8], dice: &mut Dice) -> Vec<u8> {
     const TOKENS: [&[u8]; 10] =
         [b"{", b"[[", b"]", b"\"", b"1e999", b"null", b"\xff\xff\xff\xff\x0f", b"\\ud800", b"\r\n", b"\0"];
@@ -62,4 +77,22 @@ fn damaged(bytes: &[u8], dice: &mut Dice) -> Vec<u8> {
         }
     }
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_whole_if_its_one_length_is_there_and_nothing_else_is_said_about_its_end() {
+        let whole = |lines: &str, body: &str| is_whole(format!("POST /x HTTP/1.1\r\n{lines}\r\n{body}").as_bytes());
+        assert!(whole("Content-Length: 2\r\n", "ab"));
+        assert!(whole("Content-Length: 2\r\n", "abGET /"));
+        assert!(!whole("Content-Length: 3\r\n", "ab"));
+        assert!(!whole("Content-Length: -1\r\n", "ab"));
+        assert!(!whole("Content-Length: 2\r\nContent-Length: 20\r\n", "ab"));
+        assert!(!whole("Content-Length: 2\r\ntransfer-encoding: chunked\r\n", "ab"));
+        assert!(!whole("", "ab"));
+        assert!(!is_whole(b"POST /x HTTP/1.1\r\nContent-Length: 0\r\n"));
+    }
 }

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::json;
 use volley_examples::{Caller, Found, ServerProcess, Spread, Traffic, message};
 use volley_validate::histogram::LatencyHistogram;
 use volley_validate::load::{Arrivals, Rate};
@@ -37,12 +37,12 @@ pub(crate) struct Plan {
 pub(crate) struct Bystanders {
     calm: [Stretch; 2],
     attacked: [Stretch; 2],
-    /// Connections that the server held, before and after each stretch under attack.
+    /// Slow connections that the server held at the end of each attack.
     held: Spread,
-    /// Those that it closed in each.
+    /// Those that it closed until then.
     closed: Spread,
     /// Those that could not be opened.
-    failed: u64,
+    failed: usize,
     /// Resident bytes before the first attack, in it, and after the last.
     resident: [u64; 3],
     held_at_first: f64,
@@ -67,7 +67,6 @@ pub(crate) fn hindrance(connections: usize) -> Result<Option<String>, Box<dyn Er
 
 /// Measures with and without the attack, in turns.
 pub(crate) async fn run(plan: &Plan) -> Result<Bystanders, Box<dyn Error>> {
-    // As it is set from the start: 10,000 connections in all, 2,000 from an address; the attack comes from sixteen.
     let server = ServerProcess::start(Some(SERVER_CORE), &[])?;
     let requests = (0..64).map(|seed| {
         message::inference("cnn_lstm", "input", &[1, 50, 60], &message::window(seed), &json!({ "cache": false }))
@@ -83,9 +82,10 @@ pub(crate) async fn run(plan: &Plan) -> Result<Bystanders, Box<dyn Error>> {
         process: None,
     };
     let resident = || ProcessUsage::of(server.pid()).map(|usage| usage.resident_bytes);
-    traffic.closed(64).await?;
     let others = files(&server)?;
     let held = || files(&server).map(|files| files.saturating_sub(others));
+    // What the server needs under load it has from here on.
+    traffic.closed(64).await?;
     let mut found = Bystanders::default();
     for round in 0..plan.rounds {
         eprintln!("slow connections: round {} of {}", round + 1, plan.rounds);
@@ -99,18 +99,19 @@ pub(crate) async fn run(plan: &Plan) -> Result<Bystanders, Box<dyn Error>> {
         let ramp = Duration::from_secs_f64(plan.connections as f64 / OPENED_A_SECOND as f64);
         // A few may be on their way to be opened anew.
         until(ramp + PATIENCE, || Ok(held()? >= plan.connections * 99 / 100)).await?;
-        found.held.push(held()? as f64);
         for (stretch, rate) in found.attacked.iter_mut().zip(RATES) {
             stretch.add(traffic.open(&Arrivals::Poisson { rate: Rate::new(rate)?, seed: round as u64 }).await?);
         }
-        let held_at_last = held()? as f64;
-        found.held.push(held_at_last);
+        let (server_holds, resident) = (held()?, resident()?);
+        let Counted { open, closed, failed } = attack.stop()?;
+        // The server may hold some of others, the attacker some that the server has not taken in.
+        let slow = open.min(server_holds);
         if round == 0 {
-            (found.resident[1], found.held_at_first) = (resident()?, held_at_last);
+            (found.resident[1], found.held_at_first) = (resident, slow as f64);
         }
-        let counts = attack.stop()?;
-        found.closed.push(counts["closed"].as_u64().ok_or("no count of closed connections")? as f64);
-        found.failed += counts["failed"].as_u64().ok_or("no count of failed connections")?;
+        found.held.push(slow as f64);
+        found.closed.push(closed as f64);
+        found.failed += failed;
         until(PATIENCE, || Ok(held()? <= plan.connections / 100)).await?;
     }
     found.resident[2] = resident()?;
@@ -145,6 +146,13 @@ fn files_allowed() -> Result<usize, Box<dyn Error>> {
     }
 }
 
+/// The attacker's connections: those that are open, those that the server closed, those that could not be opened.
+struct Counted {
+    open: usize,
+    closed: usize,
+    failed: usize,
+}
+
 /// This program as the attacker, on the core that it is on itself; ended when dropped.
 struct Attack {
     child: Child,
@@ -165,11 +173,13 @@ impl Attack {
     }
 
     /// Ends it. What it counted.
-    fn stop(mut self) -> Result<Value, Box<dyn Error>> {
+    fn stop(mut self) -> Result<Counted, Box<dyn Error>> {
         drop(self.child.stdin.take());
         let mut text = String::new();
         self.counts.read_to_string(&mut text)?;
-        Ok(serde_json::from_str(&text)?)
+        let mut counts = text.split_whitespace().map(str::parse);
+        let mut count = || counts.next().ok_or("the attacker ended early")?.map_err(Box::<dyn Error>::from);
+        Ok(Counted { open: count()?, closed: count()?, failed: count()? })
     }
 }
 
@@ -225,7 +235,10 @@ impl Bystanders {
 impl fmt::Display for Bystanders {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "slow connections from 16 addresses: half silent, a quarter drip a head, a quarter a body")?;
-        writeln!(f, "  limits                    as they are from the start")?;
+        writeln!(
+            f,
+            "  limits                    as they are from the start: 10,000 connections, 2,000 from an address"
+        )?;
         writeln!(f, "  held                      {:.0}", self.held)?;
         writeln!(f, "  closed by the server      {:.0} in each round, and opened anew", self.closed)?;
         writeln!(f, "  could not be opened       {}", self.failed)?;

@@ -68,10 +68,11 @@ pub(crate) fn good(message: &[u8]) -> Vec<u8> {
     written(&conversation(message))
 }
 
-/// A call whose frames are wrong in some way.
-pub(crate) fn spoilt(message: &[u8], dice: &mut Dice) -> Vec<u8> {
+/// A call with up to three frames that are wrong in some way, and whether it is good: then it must be answered.
+pub(crate) fn draw(message: &[u8], dice: &mut Dice) -> (Vec<u8>, bool) {
     let mut frames = conversation(message);
-    for _ in 0..=dice.below(3) {
+    let spoilt = dice.below(4);
+    for _ in 0..spoilt {
         let at = dice.below(frames.len());
         match dice.below(10) {
             0 if frames.len() > 1 => drop(frames.remove(at)),
@@ -90,7 +91,7 @@ pub(crate) fn spoilt(message: &[u8], dice: &mut Dice) -> Vec<u8> {
             }
         }
     }
-    written(&frames)
+    (written(&frames), spoilt == 0)
 }
 
 /// What no caller sends, or not so often.

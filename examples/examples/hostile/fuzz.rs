@@ -121,7 +121,8 @@ impl Run {
                         Listener::Admin => self.server.admin,
                     };
                     let stream = visit::connect(address, number).await;
-                    let stream = stream.map_err(|error| format!("nobody listens at request {number}: {error}"))?;
+                    let gone = |error| format!("nobody listens at request {number}, after {CLIENTS} others: {error}");
+                    let stream = stream.map_err(gone)?;
                     let seen = visit::visit(stream, &raw).await;
                     self.found.borrow_mut().see(number, &seen, &raw.bytes);
                 }

@@ -10,10 +10,9 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::time::{Interval, MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval};
 
 use crate::visit;
 
@@ -35,8 +34,8 @@ enum Manner {
 #[derive(Default)]
 struct Counts {
     open: Cell<usize>,
-    closed: Cell<u64>,
-    failed: Cell<u64>,
+    closed: Cell<usize>,
+    failed: Cell<usize>,
 }
 
 /// Holds `count` connections to `address` until standard input ends, then prints what became of them.
@@ -58,8 +57,7 @@ pub(crate) fn attack(mut arguments: impl Iterator<Item = String>) -> Result<(), 
         let _ = is_over.await;
     }));
     let Counts { open, closed, failed } = &*counts;
-    let counted = json!({ "open": open.get(), "closed": closed.get(), "failed": failed.get() });
-    writeln!(stdout(), "{counted}")?;
+    writeln!(stdout(), "{} {} {}", open.get(), closed.get(), failed.get())?;
     Ok(())
 }
 
@@ -101,7 +99,7 @@ async fn converse(mut stream: TcpStream, manner: Manner) -> std::io::Result<()> 
 }
 
 async fn drip(mut stream: TcpStream, mut next: impl FnMut() -> u8) -> std::io::Result<()> {
-    let mut drip: Interval = interval(DRIP);
+    let mut drip = interval(DRIP);
     drip.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut said = [0; 512];
     loop {

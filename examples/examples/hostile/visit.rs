@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::timeout;
 
 use crate::attack::{Listener, Manner, Raw};
 use crate::frames;
 
-/// A connection that has neither answered nor closed for so long although it should have is a hang.
+/// A server that does nothing for so long although it should, neither read nor answer nor close, hangs.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 /// A server that has not said anything for so long, and owes nothing, waits for more.
 const QUIET: Duration = Duration::from_millis(50);
@@ -52,14 +52,13 @@ pub(crate) async fn connect(address: SocketAddr, number: u64) -> io::Result<TcpS
 pub(crate) async fn visit(stream: TcpStream, raw: &Raw) -> Seen {
     let to_head = raw.bytes.starts_with(b"HEAD ");
     let mut visit = Visit { stream, listener: raw.listener, to_head, said: Vec::new() };
-    let end = timeout(PATIENCE, visit.send(raw)).await;
-    let end = match (end, raw.manner) {
-        (Err(_), _) => End::Hung,
+    let end = match (visit.send(raw).await, raw.manner) {
+        (Err(error), _) if error.kind() == io::ErrorKind::TimedOut => End::Hung,
         // What the server said before it closed may still be there to be read.
-        (Ok(Err(_)), _) => visit.closes().await,
-        (Ok(Ok(())), Manner::Leaves) => End::Left,
-        (Ok(Ok(())), Manner::HalfCloses) => visit.good_bye().await,
-        (Ok(Ok(())), Manner::Waits | Manner::Pieces) => visit.wait(raw.answers).await,
+        (Err(_), _) => visit.closes().await,
+        (Ok(()), Manner::Leaves) => End::Left,
+        (Ok(()), Manner::HalfCloses) => visit.good_bye().await,
+        (Ok(()), Manner::Waits | Manner::Pieces) => visit.wait(raw.answers).await,
     };
     Seen { statuses: replies(&visit.said, to_head).statuses, end }
 }
@@ -75,31 +74,37 @@ struct Visit {
 
 impl Visit {
     async fn send(&mut self, raw: &Raw) -> io::Result<()> {
+        let (mut sent, length) = (0, raw.bytes.len());
         if raw.manner == Manner::Pieces {
             // Where the first header may end, where the second packet may begin, and before the last byte.
-            let (mut sent, length) = (0, raw.bytes.len());
             for cut in [1, 24, 67, 1448, length.saturating_sub(1)] {
                 if (sent + 1..length).contains(&cut) {
-                    self.stream.write_all(&raw.bytes[sent..cut]).await?;
+                    self.write(&raw.bytes[sent..cut]).await?;
                     tokio::time::sleep(PAUSE).await;
                     sent = cut;
                 }
             }
-            return self.stream.write_all(&raw.bytes[sent..]).await;
         }
-        self.stream.write_all(&raw.bytes).await
+        self.write(&raw.bytes[sent..]).await
+    }
+
+    async fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let written = timeout(PATIENCE, self.stream.write(bytes)).await??;
+            bytes = &bytes[written..];
+        }
+        Ok(())
     }
 
     /// Waits for so many answers, and for what else comes.
     async fn wait(&mut self, answers: usize) -> End {
-        let end = Instant::now() + PATIENCE;
         loop {
             let (came, is_whole) = self.came();
             if answers > 0 && came >= answers && is_whole {
                 return End::Answered;
             }
-            let until = if came < answers { end } else { end.min(Instant::now() + QUIET) };
-            match timeout_at(until, self.stream.read_buf(&mut self.said)).await {
+            let patience = if came < answers { PATIENCE } else { QUIET };
+            match timeout(patience, self.stream.read_buf(&mut self.said)).await {
                 Ok(Ok(1..)) => {}
                 Ok(Ok(0) | Err(_)) => return End::Closed,
                 Err(_) if came < answers => return End::Hung,
@@ -111,14 +116,18 @@ impl Visit {
 
     /// Says that nothing more comes: there is nothing left that the server could wait for.
     async fn good_bye(&mut self) -> End {
-        match self.stream.shutdown().await {
-            Ok(()) | Err(_) => self.closes().await,
-        }
+        let _ = self.stream.shutdown().await;
+        self.closes().await
     }
 
     async fn closes(&mut self) -> End {
-        let all = async { while let Ok(1..) = self.stream.read_buf(&mut self.said).await {} };
-        timeout(PATIENCE, all).await.map_or(End::Hung, |()| End::Closed)
+        loop {
+            match timeout(PATIENCE, self.stream.read_buf(&mut self.said)).await {
+                Ok(Ok(1..)) => {}
+                Ok(Ok(0) | Err(_)) => return End::Closed,
+                Err(_) => return End::Hung,
+            }
+        }
     }
 
     /// How many answers came, and whether the last of them came to its end.
