@@ -10,7 +10,7 @@ use hyper::{Method, Request, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::time::timeout;
 
-use crate::attack::Call;
+use crate::call::Call;
 use crate::visit::{self, PATIENCE};
 
 /// A client of the gRPC listener. Its connection is opened when it is needed.

@@ -12,7 +12,8 @@ use volley_examples::ServerProcess;
 use volley_validate::usage::ProcessUsage;
 
 use crate::SERVER_CORE;
-use crate::attack::{Attack, Call, Listener};
+use crate::attack::{Attack, Listener};
+use crate::call::Call;
 use crate::client::Ended;
 use crate::dice::Dice;
 use crate::good::Good;
@@ -38,12 +39,14 @@ pub(crate) struct Plan {
 /// What came of them.
 #[derive(Default)]
 pub(crate) struct Fuzzed {
+    seed: u64,
     pub requests: u64,
     /// Answers with a status from 500 on, other than 503 and 504; over gRPC, those that say the same.
     pub five_hundreds: u64,
     pub hangs: u64,
     /// Good requests that were not answered as they were at first.
     pub wrong: u64,
+    /// How often three of them were sent.
     good: u64,
     /// HTTP's statuses, and how often each came.
     statuses: BTreeMap<u16, u64>,
@@ -85,7 +88,7 @@ pub(crate) async fn run(plan: Plan) -> Result<Fuzzed, Box<dyn Error>> {
     let run = Rc::into_inner(run).ok_or("a client is still there")?;
     let mut found = run.found.into_inner();
     found.resident[1] = ProcessUsage::of(run.server.pid())?.resident_bytes;
-    found.took = started.elapsed();
+    (found.seed, found.took) = (run.plan.seed, started.elapsed());
     Ok(found)
 }
 
@@ -111,7 +114,7 @@ impl Run {
             match Attack::draw(&self.good, &mut dice, number) {
                 Attack::Call(call) => {
                     let ended = kept.grpc.call(&call).await;
-                    self.found.borrow_mut().see_call(number, &call, &ended);
+                    self.found.borrow_mut().see_call(number, &call, ended.as_ref());
                 }
                 Attack::Bytes(raw) => {
                     let address = match raw.listener {
@@ -152,19 +155,19 @@ impl Fuzzed {
         }
     }
 
-    fn see_call(&mut self, number: u64, call: &Call, outcome: &Option<Ended>) {
+    fn see_call(&mut self, number: u64, call: &Call, ended: Option<&Ended>) {
         /// By gRPC's own rules a message whose prefix lies is answered so, too.
         const INTERNAL: u16 = 13;
         const UNKNOWN: u16 = 2;
         const DATA_LOSS: u16 = 15;
         self.requests += 1;
-        let (end, offence) = match *outcome {
-            Some(Ended::Code(code, _)) => {
+        let (end, offence) = match ended {
+            Some(&Ended::Code(code, _)) => {
                 *self.codes.entry(code).or_default() += 1;
                 let is_bad = matches!(code, UNKNOWN | DATA_LOSS) || (code == INTERNAL && call.is_framed);
                 (End::Answered, is_bad.then(|| format!("gRPC status {code}")))
             }
-            Some(Ended::Status(status)) => {
+            Some(&Ended::Status(status)) => {
                 *self.statuses.entry(status).or_default() += 1;
                 (End::Answered, is_five_hundred(status).then(|| format!("status {status}")))
             }
@@ -219,7 +222,11 @@ impl fmt::Display for Fuzzed {
         };
         let ended = |end| self.ends.get(&end).copied().unwrap_or(0);
         let seconds = self.took.as_secs_f64();
-        writeln!(f, "hostile requests, {} in {seconds:.0} s, {CLIENTS} at a time", self.requests)?;
+        writeln!(
+            f,
+            "hostile requests, {} of seed {} in {seconds:.0} s, {CLIENTS} at a time",
+            self.requests, self.seed
+        )?;
         writeln!(
             f,
             "  ended by                  an answer {}, the server's closing {}, the client's leaving {}; {} hung",

@@ -18,6 +18,7 @@
 mod attack;
 mod blind;
 mod bystanders;
+mod call;
 mod client;
 mod dice;
 mod frames;

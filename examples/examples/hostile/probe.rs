@@ -8,7 +8,7 @@ use serde_json::json;
 use tokio::time::timeout;
 use volley_examples::{Connection, ServerProcess, message};
 
-use crate::attack::Call;
+use crate::call::Call;
 use crate::client::{Client, Ended};
 use crate::visit::PATIENCE;
 
