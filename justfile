@@ -64,7 +64,7 @@ loom:
 gpu-check *args:
     @{{just_executable()}} bench gpu-check {{args}}
 
-# Run a benchmark: server, peers, sla, variants, faults, cache, redis-faults, accuracy, scheduler, leadership, overload, overload-live, churn or soak-scheduler; --report keeps what it prints
+# Run a benchmark: server, peers, sla, variants, faults, cache, redis-faults, accuracy, scheduler, leadership, overload, overload-live, churn, hostile or soak-scheduler; --report keeps what it prints
 bench name *args:
     #!/usr/bin/env bash
     set -euo pipefail
@@ -121,6 +121,10 @@ _bench-peers *args: (_build-bench "peers")
 # Models loaded anew under load, loaded and unloaded a thousand times; a hundred servers told to leave; a thousand settings changed
 _bench-churn *args: (_build-bench "churn")
     {{target}}/release/examples/churn {{args}}
+
+# A hundred thousand requests that are wrong in every way; what others notice of eight thousand slow connections
+_bench-hostile *args: (_build-bench "hostile")
+    {{target}}/release/examples/hostile {{args}}
 
 # Each step on the GPU: placement, correctness, speed, CUDA graphs, Python, utilisation, short memory
 _bench-gpu-check *args:

@@ -11,7 +11,7 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
-use volley_examples::ServerProcess;
+use volley_examples::{Arguments, ServerProcess};
 use volley_validate::load::{Arrivals, OpenLoop, Rate};
 use volley_validate::profile::Profile;
 use volley_validate::protocol::RequestOptions;
@@ -23,16 +23,10 @@ use volley_validate::target::Target;
 const KEYS: [&str; 6] = ["p50_ms", "p95_ms", "p99_ms", "max_ms", "error_rate", "validation_passed"];
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let (mut rate, mut seconds) = (200.0, 60.0);
-    let mut arguments = std::env::args().skip(1);
-    while let Some(name) = arguments.next() {
-        let value: f64 = arguments.next().ok_or_else(|| format!("{name} needs a value"))?.parse()?;
-        match name.as_str() {
-            "--rate" => rate = value,
-            "--seconds" => seconds = value,
-            _ => return Err("usage: sla [--rate N] [--seconds N]".into()),
-        }
-    }
+    let mut arguments = Arguments::of_this_process();
+    let rate = arguments.take("--rate", 200.0, "requests a second");
+    let seconds = arguments.take("--seconds", 60.0, "how long they are measured");
+    arguments.finish()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let server = ServerProcess::start(None, &[])?;
     let report = runtime.block_on(async {

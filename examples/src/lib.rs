@@ -1,5 +1,6 @@
 //! What the benchmarks in `examples/` share: a server process of their own, pinned to a core, and figures with their spread.
 
+mod arguments;
 mod caller;
 mod connection;
 pub mod message;
@@ -8,6 +9,7 @@ mod repository;
 mod spread;
 mod traffic;
 
+pub use arguments::Arguments;
 pub use caller::{Answer, Caller};
 pub use connection::{Broken, Connection, Reply};
 pub use process::{ServerProcess, pin_this_process, programs, raw_samples_per_second};

@@ -50,13 +50,15 @@ pub fn grpc_inference(model: &str, input: &str, shape: &[usize], values: &[f32])
 }
 
 /// A field of bytes in a protobuf message.
-fn field(number: usize, bytes: &[u8]) -> Vec<u8> {
+#[must_use]
+pub fn field(number: usize, bytes: &[u8]) -> Vec<u8> {
     const LENGTH_DELIMITED: usize = 2;
     [&varint(number << 3 | LENGTH_DELIMITED), &varint(bytes.len()), bytes].concat()
 }
 
-/// Seven bits a byte, the lowest first; all but the last have the highest bit set.
-fn varint(mut value: usize) -> Vec<u8> {
+/// A number of a protobuf message: seven bits a byte, the lowest first; all but the last have the highest bit set.
+#[must_use]
+pub fn varint(mut value: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     while value >= 0x80 {
         bytes.push((value & 0x7f) as u8 | 0x80);

@@ -23,6 +23,7 @@ use std::fmt::Write as _;
 use std::io::{Write as _, stdout};
 
 use serde_json::{Value, json};
+use volley_examples::Arguments;
 
 pub(crate) struct Options {
     /// Distinct inserts of each case of small values.
@@ -65,18 +66,14 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 fn options() -> Result<Options, Box<dyn Error>> {
-    let mut options = Options { inserts: 10_000_000, rounds: 5, seconds: 3.0, connections: 32 };
-    let mut arguments = std::env::args().skip(1);
-    while let Some(name) = arguments.next() {
-        let mut value = || arguments.next().ok_or_else(|| format!("{name} needs a value"));
-        match name.as_str() {
-            "--inserts" => options.inserts = value()?.parse()?,
-            "--rounds" => options.rounds = value()?.parse()?,
-            "--seconds" => options.seconds = value()?.parse()?,
-            "--connections" => options.connections = value()?.parse()?,
-            _ => return Err("usage: cache [--inserts N] [--rounds N] [--seconds N] [--connections N]".into()),
-        }
-    }
+    let mut arguments = Arguments::of_this_process();
+    let options = Options {
+        inserts: arguments.take("--inserts", 10_000_000, "distinct inserts of each case of small values"),
+        rounds: arguments.take("--rounds", 5, "how often each side is measured over HTTP"),
+        seconds: arguments.take("--seconds", 3.0, "of each of these measurements"),
+        connections: arguments.take("--connections", 32, "of the closed loop over HTTP"),
+    };
+    arguments.finish()?;
     Ok(options)
 }
 

@@ -19,7 +19,7 @@ use std::fmt::Write as _;
 use std::io::{Write as _, stdout};
 
 use serde_json::{Map, Value, json};
-use volley_examples::{pin_this_process, rounded};
+use volley_examples::{Arguments, pin_this_process, rounded};
 
 const SERVER_CORE: usize = 0;
 const LOAD_CORE: usize = 1;
@@ -59,15 +59,15 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 fn options() -> Result<Options, Box<dyn Error>> {
-    let mut options = Options { seconds: 60.0, rounds: 100 };
-    let mut arguments = std::env::args().skip(1);
-    while let Some(name) = arguments.next() {
-        let value = arguments.next().ok_or_else(|| format!("{name} needs a value"))?;
-        match name.as_str() {
-            "--seconds" => options.seconds = value.parse()?,
-            "--rounds" => options.rounds = value.parse()?,
-            _ => return Err("usage: churn [--seconds N] [--rounds N]".into()),
-        }
-    }
+    let mut arguments = Arguments::of_this_process();
+    let options = Options {
+        seconds: arguments.take("--seconds", 60.0, "how long models are reloaded under load, and how long without"),
+        rounds: arguments.take(
+            "--rounds",
+            100,
+            "how often the server is told to leave; all else happens ten times as often",
+        ),
+    };
+    arguments.finish()?;
     Ok(options)
 }

@@ -18,6 +18,7 @@ use std::io::{Write as _, stdout};
 use std::time::Duration;
 
 use serde_json::{Map, json};
+use volley_examples::Arguments;
 
 use load::{Load, Seen};
 use site::{RUN_LIMIT, Site};
@@ -35,6 +36,7 @@ struct Row {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
+    Arguments::of_this_process().finish()?;
     let mut rows = Vec::new();
     eprintln!("a server with two models, under load");
     let site = Site::open(&[])?;

@@ -29,6 +29,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use serde_json::json;
+use volley_examples::Arguments;
 use volley_gpu_runtime::{DeviceMonitor, Library, Provider, VersionFolder};
 
 use ladder::{Ladder, Step, Verdict};
@@ -81,18 +82,16 @@ fn climb(ladder: &mut Ladder, options: &Options, monitor: Option<&DeviceMonitor>
 }
 
 fn options() -> Result<Options, Box<dyn Error>> {
-    let mut options = Options { provider: Provider::Cuda, seconds: 1.0 };
-    let mut arguments = std::env::args().skip(1);
-    while let Some(name) = arguments.next() {
-        let value = arguments.next().ok_or_else(|| format!("{name} needs a value"))?;
-        match (name.as_str(), value.as_str()) {
-            ("--on", "cpu") => options.provider = Provider::Cpu,
-            ("--on", "cuda") => options.provider = Provider::Cuda,
-            ("--seconds", _) => options.seconds = Duration::try_from_secs_f64(value.parse()?)?.as_secs_f64(),
-            _ => return Err("usage: gpu_check [--on cuda|cpu] [--seconds N]".into()),
-        }
-    }
-    Ok(options)
+    let mut arguments = Arguments::of_this_process();
+    let on = arguments.take("--on", "cuda".to_owned(), "what the steps run on: cuda or cpu");
+    let seconds = arguments.take("--seconds", 1.0, "of each measurement; a load on the server lasts ten times as long");
+    arguments.finish()?;
+    let provider = match on.as_str() {
+        "cuda" => Provider::Cuda,
+        "cpu" => Provider::Cpu,
+        _ => return Err(format!("--on: {on:?}; expected cuda or cpu").into()),
+    };
+    Ok(Options { provider, seconds: Duration::try_from_secs_f64(seconds)?.as_secs_f64() })
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use serde_json::{Map, json};
-use volley_examples::Spread;
+use volley_examples::{Arguments, Spread};
 use volley_scheduler::{Config, GroupConfig};
 
 use crate::dispatcher::Dispatcher;
@@ -104,16 +104,12 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 fn options() -> Result<Options, Box<dyn Error>> {
-    let mut options = Options { seconds: 1.0, rounds: 5 };
-    let mut arguments = std::env::args().skip(1);
-    while let Some(name) = arguments.next() {
-        let mut value = || arguments.next().ok_or_else(|| format!("{name} needs a value"));
-        match name.as_str() {
-            "--seconds" => options.seconds = value()?.parse()?,
-            "--rounds" => options.rounds = value()?.parse()?,
-            _ => return Err("usage: leadership [--seconds N] [--rounds N]".into()),
-        }
-    }
+    let mut arguments = Arguments::of_this_process();
+    let options = Options {
+        seconds: arguments.take("--seconds", 1.0, "of each measurement"),
+        rounds: arguments.take("--rounds", 5, "how often each side is measured"),
+    };
+    arguments.finish()?;
     Ok(options)
 }
 

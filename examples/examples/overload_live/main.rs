@@ -19,7 +19,7 @@ use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
-use volley_examples::{ServerProcess, pin_this_process, rounded};
+use volley_examples::{Arguments, ServerProcess, pin_this_process, rounded};
 use volley_validate::failure::FailureKind;
 use volley_validate::load::{self, Arrivals, ClosedLoop, Load, Measurement, OpenLoop, Rate};
 use volley_validate::protocol::RequestOptions;
@@ -80,15 +80,9 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 fn options() -> Result<Options, Box<dyn Error>> {
-    let mut options = Options { seconds: 60.0 };
-    let mut arguments = std::env::args().skip(1);
-    while let Some(name) = arguments.next() {
-        let value = arguments.next().ok_or_else(|| format!("{name} needs a value"))?;
-        match name.as_str() {
-            "--seconds" => options.seconds = value.parse()?,
-            _ => return Err("usage: overload_live [--seconds N]".into()),
-        }
-    }
+    let mut arguments = Arguments::of_this_process();
+    let options = Options { seconds: arguments.take("--seconds", 60.0, "how long each variant is overloaded") };
+    arguments.finish()?;
     Ok(options)
 }
 

@@ -20,7 +20,7 @@ use std::io::{Write as _, stdout};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
-use volley_examples::{pin_this_process, rounded};
+use volley_examples::{Arguments, pin_this_process, rounded};
 
 use contest::{Contest, Figures};
 use peer::Peer;
@@ -31,7 +31,7 @@ const LOAD_CORE: usize = 1;
 struct Options {
     seconds: f64,
     rounds: usize,
-    only: Option<String>,
+    only: String,
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -49,7 +49,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut figures = Map::new();
     for (peer, variant, file) in contests {
         let name = peer.name();
-        if options.only.as_ref().is_some_and(|only| only != name) {
+        if !["all", name].contains(&options.only.as_str()) {
             continue;
         }
         let contest = Contest::new(peer, variant, &model(file), options.seconds)?;
@@ -83,17 +83,13 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 fn options() -> Result<Options, Box<dyn Error>> {
-    let mut options = Options { seconds: 3.0, rounds: 2, only: None };
-    let mut arguments = std::env::args().skip(1);
-    while let Some(name) = arguments.next() {
-        let value = arguments.next().ok_or_else(|| format!("{name} needs a value"))?;
-        match name.as_str() {
-            "--seconds" => options.seconds = value.parse()?,
-            "--rounds" => options.rounds = value.parse()?,
-            "--only" => options.only = Some(value),
-            _ => return Err("usage: peers [--seconds N] [--rounds N] [--only mosec|triton|ray|ray_default]".into()),
-        }
-    }
+    let mut arguments = Arguments::of_this_process();
+    let options = Options {
+        seconds: arguments.take("--seconds", 3.0, "of each measurement"),
+        rounds: arguments.take("--rounds", 2, "how often each side is measured"),
+        only: arguments.take("--only", "all".to_owned(), "the peer: mosec, triton, ray or ray_default"),
+    };
+    arguments.finish()?;
     Ok(options)
 }
 

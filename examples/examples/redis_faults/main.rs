@@ -24,7 +24,7 @@ use std::thread;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
-use volley_examples::{Caller, ServerProcess, Spread, pin_this_process};
+use volley_examples::{Arguments, Caller, ServerProcess, Spread, pin_this_process};
 
 use fault::Fault;
 use load::{Load, Quiz, Seen};
@@ -153,12 +153,10 @@ fn shared_hits(metrics: SocketAddr) -> Result<u64, Box<dyn Error>> {
 }
 
 fn seconds() -> Result<f64, Box<dyn Error>> {
-    let mut arguments = std::env::args().skip(1);
-    match (arguments.next().as_deref(), arguments.next()) {
-        (None, _) => Ok(12.0),
-        (Some("--seconds"), Some(value)) => Ok(value.parse()?),
-        _ => Err("usage: redis_faults [--seconds N]".into()),
-    }
+    let mut arguments = Arguments::of_this_process();
+    let seconds = arguments.take("--seconds", 12.0, "how long the load runs around each fault");
+    arguments.finish()?;
+    Ok(seconds)
 }
 
 fn rounded(value: f64) -> Value {

@@ -20,7 +20,7 @@ use std::fmt::Write as _;
 use std::io::{Write as _, stdout};
 
 use serde_json::{Map, Value};
-use volley_examples::{ServerProcess, Spread, pin_this_process, rounded};
+use volley_examples::{Arguments, ServerProcess, Spread, pin_this_process, rounded};
 use volley_gpu_runtime::Library;
 use volley_validate::usage::ProcessUsage;
 
@@ -64,17 +64,13 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 fn options() -> Result<Rounds, Box<dyn Error>> {
-    let mut rounds = Rounds { seconds: 5.0, count: 4, connections: 64 };
-    let mut arguments = std::env::args().skip(1);
-    while let Some(name) = arguments.next() {
-        let value = arguments.next().ok_or_else(|| format!("{name} needs a value"))?;
-        match name.as_str() {
-            "--seconds" => rounds.seconds = value.parse()?,
-            "--rounds" => rounds.count = value.parse()?,
-            "--connections" => rounds.connections = value.parse()?,
-            _ => return Err("usage: server [--seconds N] [--rounds N] [--connections N]".into()),
-        }
-    }
+    let mut arguments = Arguments::of_this_process();
+    let rounds = Rounds {
+        seconds: arguments.take("--seconds", 5.0, "of each measurement"),
+        count: arguments.take("--rounds", 4, "how often each side is measured"),
+        connections: arguments.take("--connections", 64, "of the closed loop over HTTP"),
+    };
+    arguments.finish()?;
     Ok(rounds)
 }
 

@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::{Value, json};
-use volley_examples::pin_this_process;
+use volley_examples::{Arguments, pin_this_process};
 use volley_gpu_runtime::{Library, Model, ModelOptions, Repository};
 
 const CORE: usize = 1;
@@ -69,16 +69,12 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 fn plan() -> Result<speed::Plan, Box<dyn Error>> {
-    let mut plan = speed::Plan { seconds: 0.25, rounds: 7 };
-    let mut arguments = std::env::args().skip(1);
-    while let Some(name) = arguments.next() {
-        let mut value = || arguments.next().ok_or_else(|| format!("{name} needs a value"));
-        match name.as_str() {
-            "--seconds" => plan.seconds = value()?.parse()?,
-            "--rounds" => plan.rounds = value()?.parse()?,
-            _ => return Err("usage: variants [--seconds N] [--rounds N]".into()),
-        }
-    }
+    let mut arguments = Arguments::of_this_process();
+    let plan = speed::Plan {
+        seconds: arguments.take("--seconds", 0.25, "of each measurement"),
+        rounds: arguments.take("--rounds", 7, "how often each side is measured"),
+    };
+    arguments.finish()?;
     Ok(plan)
 }
 
