@@ -38,12 +38,12 @@ pub(crate) enum End {
     Hung,
 }
 
-/// Connects to `address` from one of the addresses of this machine, in turn: each has ports of its own, and one alone would
+/// Connects to `address`, in time, from one of the addresses of this machine, in turn: each has ports of its own, and one alone would
 /// run out of them.
 pub(crate) async fn connect(address: SocketAddr, number: u64) -> io::Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
     socket.bind((Ipv4Addr::new(127, 0, 0, 2 + (number % 16) as u8), 0).into())?;
-    let stream = socket.connect(address).await?;
+    let stream = timeout(PATIENCE, socket.connect(address)).await??;
     stream.set_nodelay(true)?;
     Ok(stream)
 }
