@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use volley_examples::{Spread, raw_samples_per_second};
+use volley_examples::{Spread, message, raw_samples_per_second};
 use volley_gpu_runtime::{Model, Session};
 
 use crate::{CORE, VARIANTS};
@@ -30,7 +30,7 @@ pub(crate) struct Speed(Vec<[Rates; BATCHES.len()]>);
 
 pub(crate) fn measure(plan: &Plan, library: &Path, models: &[(Model, PathBuf)]) -> Result<Speed, Box<dyn Error>> {
     let mut sessions = models.iter().map(|(model, _)| model.open_warm_session()).collect::<Result<Vec<_>, _>>()?;
-    let windows = windows(models[0].0.inputs()[0].row_bytes());
+    let windows = windows();
     let mut speed = Speed(models.iter().map(|_| Default::default()).collect());
     let half = plan.seconds / 2.0;
     for _ in 0..plan.rounds {
@@ -52,11 +52,11 @@ pub(crate) fn measure(plan: &Plan, library: &Path, models: &[(Model, PathBuf)]) 
     Ok(speed)
 }
 
-/// A window for each row of the largest batch, as bytes; each lies apart, as requests do.
-fn windows(bytes: usize) -> Vec<Vec<u8>> {
-    let value = |row: usize, index: usize| ((row * 31 + index * 17) % 2000) as f32 / 1000.0 - 1.0;
-    let window = |row: usize| (0..bytes / 4).flat_map(|index| value(row, index).to_le_bytes()).collect();
-    (0..BATCHES[BATCHES.len() - 1]).map(window).collect()
+/// A window for each row of the largest batch, as bytes, the very ones that plain ONNX Runtime gets; each lies apart, as
+/// requests do.
+fn windows() -> Vec<Vec<u8>> {
+    let bytes = |row| message::window(row).into_iter().flat_map(f32::to_le_bytes).collect();
+    (0..BATCHES[BATCHES.len() - 1]).map(bytes).collect()
 }
 
 /// Gathers the windows, runs them, and hands each caller its slice, for some time; samples per second.
