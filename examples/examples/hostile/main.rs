@@ -1,7 +1,7 @@
 //! What a server makes of clients that mean it harm: requests that are wrong in every way, and connections that do nothing.
 //!
 //! ```sh
-//! just bench hostile                                        # about five minutes
+//! just bench hostile                                        # about four minutes
 //! just bench hostile --first 4711 --requests 1 --rounds 0   # one request again, alone
 //! ```
 //!
