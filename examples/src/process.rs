@@ -119,8 +119,7 @@ impl Drop for ServerProcess {
     }
 }
 
-/// Runs plain ONNX Runtime on `core` for `seconds` at each batch size and returns the samples per second of each. This
-/// thread keeps its own core busy meanwhile.
+/// Runs plain ONNX Runtime on `core` for `seconds` at each batch size and returns the samples per second of each.
 ///
 /// # Errors
 /// When the program cannot be run; it is the example `raw` of `volley-gpu-runtime`.
@@ -133,10 +132,7 @@ pub fn raw_samples_per_second(
 ) -> Result<Vec<f64>, Box<dyn Error>> {
     let mut command = pinned(core, &programs()?.join("examples/raw"));
     command.arg(library).arg(model).arg(seconds.to_string()).args(batches.iter().map(ToString::to_string));
-    let mut child = command.stdout(Stdio::piped()).spawn()?;
-    // Awake, as the caller of a server is: a core may be faster while its neighbour rests.
-    while child.try_wait()?.is_none() {}
-    let output = child.wait_with_output()?;
+    let output = command.stderr(Stdio::inherit()).output()?;
     if !output.status.success() {
         return Err("plain ONNX Runtime could not be run".into());
     }
