@@ -13,7 +13,8 @@ fn a_cluster_shares_values_and_invalidations_through_resharding_and_a_failover()
     let (a, b) = (Replica::join(&cluster.url()), Replica::join(&cluster.url()));
     assert_shared(&a, &b, 0);
     let stored = |node: &Redis| node.cli(&["dbsize"]).parse::<u64>().expect("a number");
-    assert!(cluster.nodes.iter().all(|node| stored(node) > 0), "every node has values");
+    // Replicas follow their primaries a little later.
+    wait_until("every node has values", || cluster.nodes.iter().all(|node| stored(node) > 0));
 
     reshard(&cluster);
     assert_shared(&a, &b, 1);
