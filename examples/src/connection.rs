@@ -22,6 +22,8 @@ pub struct Reply<'a> {
     pub status: u16,
     /// Whether the server takes no further request on this connection.
     pub closes: bool,
+    /// Whether it says when to come back.
+    pub retry_after: bool,
     /// The body.
     pub body: &'a [u8],
 }
@@ -53,7 +55,8 @@ impl Connection {
     pub async fn ask(&mut self, request: &[u8]) -> Result<Reply<'_>, Broken> {
         self.stream.write_all(request).await.map_err(|error| Broken { sent: false, error })?;
         let head = self.read().await.map_err(|error| Broken { sent: true, error })?;
-        Ok(Reply { status: head.status, closes: head.closes, body: &self.buffer[head.body] })
+        let Head { status, closes, retry_after, body } = head;
+        Ok(Reply { status, closes, retry_after, body: &self.buffer[body] })
     }
 
     async fn read(&mut self) -> io::Result<Head> {
@@ -85,6 +88,7 @@ impl Connection {
 struct Head {
     status: u16,
     closes: bool,
+    retry_after: bool,
     /// Where in the message the body lies.
     body: Range<usize>,
 }
@@ -95,16 +99,18 @@ impl Head {
         let text = std::str::from_utf8(head).ok()?;
         let mut lines = text.split("\r\n");
         let status = lines.next()?.split(' ').nth(1)?.parse().ok()?;
-        let (mut length, mut closes) = (None, false);
+        let (mut length, mut closes, mut retry_after) = (None, false, false);
         for (name, value) in lines.filter_map(|line| line.split_once(':')) {
             if name.eq_ignore_ascii_case("content-length") {
                 length = value.trim().parse().ok();
             } else if name.eq_ignore_ascii_case("connection") {
                 closes = value.trim().eq_ignore_ascii_case("close");
+            } else if name.eq_ignore_ascii_case("retry-after") {
+                retry_after = true;
             }
         }
         let start = head.len() + 4;
-        Some(Self { status, closes, body: start..start.checked_add(length?)? })
+        Some(Self { status, closes, retry_after, body: start..start.checked_add(length?)? })
     }
 }
 
@@ -116,7 +122,10 @@ mod tests {
     fn of_a_head_the_status_the_length_and_whether_it_closes_are_read() {
         let text = b"HTTP/1.1 503 Service Unavailable\r\nconnection: Close\r\nContent-Length: 7";
         let head = Head::parse(text).unwrap();
-        assert_eq!((head.status, head.closes, head.body), (503, true, text.len() + 4..text.len() + 11));
+        assert_eq!((head.status, head.closes, head.retry_after), (503, true, false));
+        assert_eq!(head.body, text.len() + 4..text.len() + 11);
+        let text = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nContent-Length: 0";
+        assert!(Head::parse(text).unwrap().retry_after);
         assert!(Head::parse(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked").is_none());
         assert!(Head::parse(b"HTTP/1.1").is_none());
     }

@@ -3,6 +3,7 @@
 mod arguments;
 mod caller;
 mod connection;
+mod found;
 pub mod message;
 mod process;
 mod repository;
@@ -12,7 +13,8 @@ mod traffic;
 pub use arguments::Arguments;
 pub use caller::{Answer, Caller};
 pub use connection::{Broken, Connection, Reply};
+pub use found::{Found, milliseconds};
 pub use process::{ServerProcess, pin_this_process, programs, raw_samples_per_second};
 pub use repository::{Repository, SPOILINGS, Spoil};
 pub use spread::{Spread, rounded};
-pub use traffic::{Found, Traffic, stay_awake};
+pub use traffic::{Traffic, stay_awake};

@@ -9,16 +9,19 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use serde_json::{Value, json};
 use tokio::task::{LocalSet, spawn_local, yield_now};
 use tokio::time::timeout;
-use volley_validate::histogram::LatencyHistogram;
 use volley_validate::load::Arrivals;
 use volley_validate::usage::ProcessUsage;
 
-use crate::connection::Connection;
+use crate::connection::{Connection, Reply};
+use crate::{Caller, Found, message};
 
 /// Requests under way at most in an open loop. More would say that the server does not keep up; they count as failed.
-const MOST_UNDER_WAY: usize = 512;
+const MOST_UNDER_WAY: usize = 2048;
+/// Different windows that the bundled model is asked about.
+const WINDOWS: usize = 1024;
 /// How long a reply is waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -39,26 +42,32 @@ pub struct Traffic {
     pub process: Option<u32>,
 }
 
-/// What was measured in the window.
-#[derive(Debug)]
-pub struct Found {
-    /// Good replies per second of the window.
-    pub per_second: f64,
-    /// Requests that were due in the window.
-    pub offered: u64,
-    /// How many of them failed.
-    pub failed: u64,
-    /// How the first of them failed.
-    pub first_failure: Option<String>,
-    /// How long good replies took from when their requests were due.
-    pub latency: LatencyHistogram,
-    /// Open loop: how late the generator turned to each arrival.
-    pub slip: LatencyHistogram,
-    /// Processor time of the server.
-    pub server_cpu: Option<Duration>,
-}
-
 impl Traffic {
+    /// Requests to the bundled model at `address`, whose parameters, an object, are these besides `cache`: each is to be
+    /// computed. Asks once, to see how long a reply is. Half a second of warm-up, and a second of measuring.
+    ///
+    /// # Errors
+    /// When the server does not answer, or refuses.
+    pub fn to_bundled_model(address: SocketAddr, parameters: &Value) -> Result<Self, Box<dyn Error>> {
+        let about = |seed, parameters: &Value| {
+            let mut parameters = parameters.clone();
+            parameters["cache"] = false.into();
+            message::inference("cnn_lstm", "input", &[1, 50, 60], &message::window(seed), &parameters)
+        };
+        let answer = Caller::connect(address)?.exchange(&about(0, &json!({})))?;
+        if answer.status != 200 {
+            return Err(answer.text().into());
+        }
+        Ok(Self {
+            address,
+            requests: (0..WINDOWS).map(|seed| about(seed, parameters)).collect(),
+            reply_bytes: answer.length(),
+            warmup: Duration::from_millis(500),
+            duration: Duration::from_secs(1),
+            process: None,
+        })
+    }
+
     /// Keeps so many connections busy. It never sleeps meanwhile: to wake the thread of a caller on another core costs a
     /// server more, on a virtual machine several microseconds a reply, the faster the caller is than the server.
     ///
@@ -108,7 +117,7 @@ impl Traffic {
                 driver_tally.borrow_mut().turned(due, Instant::now());
                 if Rc::strong_count(&under_way) > MOST_UNDER_WAY {
                     let failure = format!("{MOST_UNDER_WAY} requests were under way already");
-                    driver_tally.borrow_mut().ended(due, Instant::now(), Err(failure));
+                    driver_tally.borrow_mut().ended(due, Instant::now(), Outcome::Failed(failure));
                     continue;
                 }
                 let (traffic, tally) = (traffic.clone(), Rc::clone(&driver_tally));
@@ -127,29 +136,34 @@ impl Traffic {
     }
 
     /// One request over `connection`, which is opened where there is none and dropped where it is of no more use.
-    async fn exchange(&self, connection: &mut Option<Connection>, request: &[u8]) -> Result<(), String> {
+    async fn exchange(&self, connection: &mut Option<Connection>, request: &[u8]) -> Outcome {
         let open = match connection {
             Some(open) => open,
-            None => {
-                let opened = Connection::open(self.address).await;
-                connection.insert(opened.map_err(|error| format!("could not connect: {error}"))?)
-            }
+            None => match Connection::open(self.address).await {
+                Ok(opened) => connection.insert(opened),
+                Err(error) => return Outcome::Failed(format!("could not connect: {error}")),
+            },
         };
         let (closes, outcome) = match timeout(PATIENCE, open.ask(request)).await {
-            Ok(Ok(reply)) if reply.status != 200 => {
-                (reply.closes, Err(format!("status {}: {}", reply.status, String::from_utf8_lossy(reply.body))))
-            }
-            Ok(Ok(reply)) if reply.body.len() != self.reply_bytes => {
-                (reply.closes, Err(format!("{} bytes instead of {}", reply.body.len(), self.reply_bytes)))
-            }
-            Ok(Ok(reply)) => (reply.closes, Ok(())),
-            Ok(Err(broken)) => (true, Err(broken.error.to_string())),
-            Err(_) => (true, Err(format!("no reply within {PATIENCE:?}"))),
+            Ok(Ok(reply)) => (reply.closes, self.outcome(&reply)),
+            Ok(Err(broken)) => (true, Outcome::Failed(broken.error.to_string())),
+            Err(_) => (true, Outcome::Failed(format!("no reply within {PATIENCE:?}"))),
         };
         if closes {
             *connection = None;
         }
         outcome
+    }
+
+    fn outcome(&self, reply: &Reply<'_>) -> Outcome {
+        let said = || format!("status {}: {}", reply.status, String::from_utf8_lossy(reply.body));
+        match reply.status {
+            200 if reply.body.len() == self.reply_bytes => Outcome::Answered,
+            200 => Outcome::Failed(format!("{} bytes instead of {}", reply.body.len(), self.reply_bytes)),
+            429 | 503 => Outcome::Refused { retry_after: reply.retry_after, said: said() },
+            504 => Outcome::GivenUp(said()),
+            _ => Outcome::Failed(said()),
+        }
     }
 
     async fn measure(&self, tasks: LocalSet, tally: Rc<RefCell<Tally>>) -> Result<Found, Box<dyn Error>> {
@@ -164,15 +178,7 @@ impl Traffic {
         let server_cpu = tasks.run_until(watched).await?;
         tasks.await;
         let tally = Rc::into_inner(tally).ok_or("a connection is still open")?.into_inner();
-        Ok(Found {
-            per_second: tally.answered_in_window as f64 / self.duration.as_secs_f64(),
-            offered: tally.offered,
-            failed: tally.failed,
-            first_failure: tally.first_failure,
-            latency: tally.latency,
-            slip: tally.slip,
-            server_cpu,
-        })
+        Ok(Found { server_cpu, ..tally.found })
     }
 }
 
@@ -183,53 +189,61 @@ pub async fn stay_awake(until: Instant) {
     }
 }
 
+/// What became of a request.
+#[derive(Debug)]
+enum Outcome {
+    Answered,
+    Refused { retry_after: bool, said: String },
+    GivenUp(String),
+    Failed(String),
+}
+
 #[derive(Debug)]
 struct Tally {
     start: Instant,
     end: Instant,
-    offered: u64,
-    answered_in_window: u64,
-    failed: u64,
-    first_failure: Option<String>,
-    latency: LatencyHistogram,
-    slip: LatencyHistogram,
+    found: Found,
 }
 
 impl Tally {
     fn new(traffic: &Traffic) -> Self {
         let start = Instant::now() + traffic.warmup;
-        Self {
-            start,
-            end: start + traffic.duration,
-            offered: 0,
-            answered_in_window: 0,
-            failed: 0,
-            first_failure: None,
-            latency: LatencyHistogram::new(),
-            slip: LatencyHistogram::new(),
-        }
+        Self { start, end: start + traffic.duration, found: Found { duration: traffic.duration, ..Found::default() } }
     }
 
     fn turned(&mut self, due: Instant, turned: Instant) {
         if due >= self.start {
-            self.slip.record(turned.saturating_duration_since(due));
+            self.found.slip.record(turned.saturating_duration_since(due));
         }
     }
 
-    fn ended(&mut self, due: Instant, done: Instant, outcome: Result<(), String>) {
-        let offered = (self.start..self.end).contains(&due);
-        self.offered += u64::from(offered);
-        match outcome {
-            Ok(()) => {
-                self.answered_in_window += u64::from((self.start..self.end).contains(&done));
-                if offered {
-                    self.latency.record(done.saturating_duration_since(due));
+    fn ended(&mut self, due: Instant, done: Instant, outcome: Outcome) {
+        let found = &mut self.found;
+        let is_offered = (self.start..self.end).contains(&due);
+        let took = done.saturating_duration_since(due);
+        found.offered += u64::from(is_offered);
+        let failure = match outcome {
+            Outcome::Answered => {
+                found.answered += u64::from((self.start..self.end).contains(&done));
+                if is_offered {
+                    found.latency.record(took);
                 }
+                return;
             }
-            Err(failure) => {
-                self.failed += u64::from(offered);
-                self.first_failure.get_or_insert(failure);
+            Outcome::Refused { retry_after, said } => {
+                if is_offered {
+                    found.refusals.record(took);
+                    found.refusals_without_retry_after += u64::from(!retry_after);
+                }
+                said
             }
-        }
+            Outcome::GivenUp(said) => {
+                found.given_up += u64::from(is_offered);
+                said
+            }
+            Outcome::Failed(said) => said,
+        };
+        found.failed += u64::from(is_offered);
+        found.first_failure.get_or_insert(failure);
     }
 }

@@ -107,8 +107,11 @@ impl ApiError {
 
     /// The request's deadline cannot be met: it would first have to wait this long.
     pub(crate) fn unmeetable(wait: Duration) -> Self {
-        let message =
-            format!("parameters.timeout: the deadline cannot be met; requests wait {wait:.1?} before they start");
+        let message = if wait.is_zero() {
+            "parameters.timeout: the deadline cannot be met; to compute takes longer".to_owned()
+        } else {
+            format!("parameters.timeout: the deadline cannot be met; requests wait {wait:.1?} before they start")
+        };
         Self::new(Cause::DeadlineUnmeetable(wait), message)
     }
 
@@ -130,10 +133,13 @@ impl ApiError {
             Cause::Conflict => StatusCode::CONFLICT,
             Cause::NotFound => StatusCode::NOT_FOUND,
             Cause::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Cause::QueueFull | Cause::Overloaded | Cause::ShuttingDown | Cause::Unavailable => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
-            Cause::Deadline | Cause::DeadlineUnmeetable(_) => StatusCode::GATEWAY_TIMEOUT,
+            // With nothing before it, it would not be met at any other time either.
+            Cause::Deadline | Cause::DeadlineUnmeetable(Duration::ZERO) => StatusCode::GATEWAY_TIMEOUT,
+            Cause::QueueFull
+            | Cause::Overloaded
+            | Cause::ShuttingDown
+            | Cause::Unavailable
+            | Cause::DeadlineUnmeetable(_) => StatusCode::SERVICE_UNAVAILABLE,
             Cause::ComputeFailed | Cause::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -193,10 +199,15 @@ mod tests {
 
     #[test]
     fn whoever_is_refused_for_want_of_time_or_room_is_told_when_to_try_again() {
-        let unmeetable = ApiError::unmeetable(Duration::from_millis(3));
-        let late = [ApiError::deadline(), ApiError::hopeless(), unmeetable];
+        let too_short = ApiError::unmeetable(Duration::ZERO);
+        let late = [ApiError::deadline(), ApiError::hopeless(), too_short];
         assert!(late.iter().all(|error| error.status() == 504 && error.retry_after().is_some()));
-        let full = [Cause::QueueFull, Cause::Overloaded, Cause::Unavailable].map(|cause| ApiError::new(cause, ""));
+        let full = [
+            ApiError::new(Cause::QueueFull, ""),
+            ApiError::new(Cause::Overloaded, ""),
+            ApiError::new(Cause::Unavailable, ""),
+            ApiError::unmeetable(Duration::from_millis(3)),
+        ];
         assert!(full.iter().all(|error| error.status() == 503 && error.retry_after().is_some()));
     }
 

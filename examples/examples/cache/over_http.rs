@@ -36,12 +36,9 @@ pub(crate) fn hit_over_echo(options: &Options, report: &mut String) -> Result<(f
             duration: Duration::from_secs_f64(options.seconds),
             process: Some(process),
         };
-        let found = runtime.block_on(traffic.closed(options.connections))?;
-        if let Some(failure) = found.first_failure {
-            return Err(format!("{} requests failed, the first: {failure}", found.failed).into());
-        }
-        let cpu = found.server_cpu.ok_or("the server's process could not be read")?.as_secs_f64();
-        Ok((found.per_second, cpu * 1e6 / (found.per_second * options.seconds), cpu / options.seconds))
+        let found = runtime.block_on(traffic.closed(options.connections))?.without_failures()?;
+        let us = found.server_us().ok_or("the server's process could not be read")?;
+        Ok((found.per_second(), us, us * 1e-6 * found.per_second()))
     };
     let (mut hits, mut echoes, mut hit_us, mut echo_us, mut busy) = Default::default();
     for round in 1..=options.rounds {

@@ -9,9 +9,10 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use volley_examples::{Caller, Found, Repository, ServerProcess, Spread, Traffic, message, raw_samples_per_second};
+use volley_examples::{
+    Caller, Found, Repository, ServerProcess, Spread, Traffic, milliseconds, raw_samples_per_second,
+};
 use volley_gpu_runtime::Library;
-use volley_validate::histogram::LatencyHistogram;
 use volley_validate::load::{Arrivals, Rate};
 
 use super::SERVER_CORE;
@@ -22,20 +23,10 @@ const BETWEEN_RELOADS: Duration = Duration::from_secs(1);
 /// Rows of the largest batch that the bundled model is run in.
 const LARGEST_BATCH: usize = 32;
 
-/// What the stretches of one kind gave together.
-#[derive(Default)]
-struct Stretch {
-    offered: u64,
-    failed: u64,
-    first_failure: Option<String>,
-    latency: LatencyHistogram,
-    slip: LatencyHistogram,
-}
-
 pub(crate) struct Reloads {
     capacity: f64,
-    calm: Stretch,
-    reloading: Stretch,
+    calm: Found,
+    reloading: Found,
     /// How long each took, in milliseconds.
     reloads: Spread,
     /// How long the model takes for its largest batch.
@@ -56,23 +47,12 @@ pub(crate) async fn run(seconds: f64) -> Result<Reloads, Box<dyn Error>> {
     let file = repository.root().join("cnn_lstm/1/model.int8.onnx");
     let samples = raw_samples_per_second(SERVER_CORE, &library, &file, 1.0, &[LARGEST_BATCH])?[0];
 
-    let parameters = json!({ "cache": false });
-    let requests =
-        (0..64).map(|seed| message::inference("cnn_lstm", "input", &[1, 50, 60], &message::window(seed), &parameters));
-    let requests: Vec<_> = requests.collect();
-    let reply_bytes = Caller::connect(server.http)?.exchange(&requests[0])?.length();
-    let traffic = Traffic {
-        address: server.http,
-        requests: requests.into(),
-        reply_bytes,
-        warmup: Duration::from_millis(500),
-        duration: Duration::from_secs_f64(seconds / f64::from(PAIRS)),
-        process: None,
-    };
+    let duration = Duration::from_secs_f64(seconds / f64::from(PAIRS));
+    let traffic = Traffic { duration, ..Traffic::to_bundled_model(server.http, &json!({}))? };
     eprintln!("reloads: capacity");
-    let capacity = traffic.closed(64).await?.per_second;
+    let capacity = traffic.closed(64).await?.per_second();
     let arrivals = |seed| Ok::<_, Box<dyn Error>>(Arrivals::Poisson { rate: Rate::new(capacity / 2.0)?, seed });
-    let (mut calm, mut reloading, mut reloads) = (Stretch::default(), Stretch::default(), Spread::default());
+    let (mut calm, mut reloading, mut reloads) = (Found::default(), Found::default(), Spread::default());
     for pair in 1..=PAIRS {
         eprintln!("reloads: pair {pair} of {PAIRS}, {:.0} requests/s", capacity / 2.0);
         calm.add(traffic.open(&arrivals(pair.into())?).await?);
@@ -118,20 +98,6 @@ impl Reloader {
     }
 }
 
-impl Stretch {
-    fn add(&mut self, found: Found) {
-        self.offered += found.offered;
-        self.failed += found.failed;
-        self.first_failure = self.first_failure.take().or(found.first_failure);
-        self.latency.merge(&found.latency);
-        self.slip.merge(&found.slip);
-    }
-
-    fn ms(&self, quantile: f64) -> f64 {
-        self.latency.quantile(quantile).map_or(f64::NAN, |time| time.as_secs_f64() * 1e3)
-    }
-}
-
 impl Reloads {
     /// Requests that failed while the model was reloaded.
     pub(crate) fn failures(&self) -> u64 {
@@ -140,12 +106,12 @@ impl Reloads {
 
     /// 99th percentile of the latency while the model was reloaded, in milliseconds.
     pub(crate) fn p99_ms(&self) -> f64 {
-        self.reloading.ms(0.99)
+        milliseconds(&self.reloading.latency, 0.99)
     }
 
     /// What it may be: that of the calm stretches, a largest batch and a tenth.
     pub(crate) fn p99_allowed_ms(&self) -> f64 {
-        self.calm.ms(0.99) * 1.1 + self.batch.as_secs_f64() * 1e3
+        milliseconds(&self.calm.latency, 0.99) * 1.1 + self.batch.as_secs_f64() * 1e3
     }
 }
 
@@ -153,15 +119,12 @@ impl fmt::Display for Reloads {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "reloads, int8, half of a capacity of {:.0} requests/s", self.capacity)?;
         for (name, stretch) in [("calm", &self.calm), ("reloading", &self.reloading)] {
-            let slip = stretch.slip.quantile(0.99).map_or(f64::NAN, |time| time.as_secs_f64() * 1e3);
+            let slip = milliseconds(&stretch.slip, 0.99);
+            let [p50, p99, longest] = [0.5, 0.99, 1.0].map(|share| milliseconds(&stretch.latency, share));
             writeln!(
                 f,
-                "  {name:<25} {} requests, {} failed; p50 {:.2} ms, p99 {:.2} ms, longest {:.1} ms; generator {slip:.2} ms late at p99",
-                stretch.offered,
-                stretch.failed,
-                stretch.ms(0.5),
-                stretch.ms(0.99),
-                stretch.ms(1.0),
+                "  {name:<25} {} requests, {} failed; p50 {p50:.2} ms, p99 {p99:.2} ms, longest {longest:.1} ms; generator {slip:.2} ms late at p99",
+                stretch.offered, stretch.failed,
             )?;
             if let Some(failure) = &stretch.first_failure {
                 writeln!(f, "  the first failure         {failure}")?;

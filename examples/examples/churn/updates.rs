@@ -30,17 +30,7 @@ pub(crate) struct Updates {
 /// Makes `count` updates under load.
 pub(crate) async fn run(count: usize) -> Result<Updates, Box<dyn Error>> {
     let server = ServerProcess::start(Some(SERVER_CORE), &[("VOLLEY_CACHE__ENABLED", "false")])?;
-    let parameters = json!({ "cache": false });
-    let request = message::inference("cnn_lstm", "input", &[1, 50, 60], &message::window(0), &parameters);
-    let reply_bytes = Caller::connect(server.http)?.exchange(&request)?.length();
-    let traffic = Traffic {
-        address: server.http,
-        requests: [request].into(),
-        reply_bytes,
-        warmup: Duration::ZERO,
-        duration: Duration::from_secs(1),
-        process: None,
-    };
+    let traffic = Traffic { warmup: Duration::ZERO, ..Traffic::to_bundled_model(server.http, &json!({}))? };
     let admin = server.admin;
     let updater = thread::spawn(move || update(admin, count).map_err(|error| error.to_string()));
     let mut load = Updates::default();

@@ -9,8 +9,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use volley_examples::{Caller, Found, ServerProcess, Spread, Traffic, message};
-use volley_validate::histogram::LatencyHistogram;
+use volley_examples::{Found, ServerProcess, Spread, Traffic, milliseconds};
 use volley_validate::load::{Arrivals, Rate};
 use volley_validate::usage::ProcessUsage;
 
@@ -35,8 +34,8 @@ pub(crate) struct Plan {
 
 #[derive(Default)]
 pub(crate) struct Bystanders {
-    calm: [Stretch; 2],
-    attacked: [Stretch; 2],
+    calm: [Found; 2],
+    attacked: [Found; 2],
     /// Slow connections that the server held at the end of each attack.
     held: Spread,
     /// Those that it closed until then.
@@ -46,16 +45,6 @@ pub(crate) struct Bystanders {
     /// Resident bytes before the first attack, in it, and after the last.
     resident: [u64; 3],
     held_at_first: f64,
-}
-
-/// What the stretches of one kind gave together, at one rate.
-#[derive(Default)]
-struct Stretch {
-    offered: u64,
-    failed: u64,
-    first_failure: Option<String>,
-    latency: LatencyHistogram,
-    slip: LatencyHistogram,
 }
 
 /// Why so many connections cannot be held by a process on this machine, if they cannot.
@@ -68,19 +57,8 @@ pub(crate) fn hindrance(connections: usize) -> Result<Option<String>, Box<dyn Er
 /// Measures with and without the attack, in turns.
 pub(crate) async fn run(plan: &Plan) -> Result<Bystanders, Box<dyn Error>> {
     let server = ServerProcess::start(Some(SERVER_CORE), &[])?;
-    let requests = (0..64).map(|seed| {
-        message::inference("cnn_lstm", "input", &[1, 50, 60], &message::window(seed), &json!({ "cache": false }))
-    });
-    let requests: Vec<_> = requests.collect();
-    let reply_bytes = Caller::connect(server.http)?.exchange(&requests[0])?.length();
-    let traffic = Traffic {
-        address: server.http,
-        requests: requests.into(),
-        reply_bytes,
-        warmup: Duration::from_millis(500),
-        duration: Duration::from_secs_f64(plan.seconds),
-        process: None,
-    };
+    let duration = Duration::from_secs_f64(plan.seconds);
+    let traffic = Traffic { duration, ..Traffic::to_bundled_model(server.http, &json!({}))? };
     let resident = || ProcessUsage::of(server.pid()).map(|usage| usage.resident_bytes);
     let others = files(&server)?;
     let held = || files(&server).map(|files| files.saturating_sub(others));
@@ -190,22 +168,8 @@ impl Drop for Attack {
     }
 }
 
-impl Stretch {
-    fn add(&mut self, found: Found) {
-        self.offered += found.offered;
-        self.failed += found.failed;
-        self.first_failure = self.first_failure.take().or(found.first_failure);
-        self.latency.merge(&found.latency);
-        self.slip.merge(&found.slip);
-    }
-
-    fn p99_ms(&self) -> f64 {
-        milliseconds(&self.latency, 0.99)
-    }
-}
-
-fn milliseconds(times: &LatencyHistogram, quantile: f64) -> f64 {
-    times.quantile(quantile).map_or(f64::NAN, |time| time.as_secs_f64() * 1e3)
+fn p99_ms(found: &Found) -> f64 {
+    milliseconds(&found.latency, 0.99)
 }
 
 impl Bystanders {
@@ -216,7 +180,7 @@ impl Bystanders {
 
     /// By how much the 99th percentile rises under attack, at the rate where it rises most.
     pub(crate) fn p99_change_ms(&self) -> f64 {
-        let changes = self.attacked.iter().zip(&self.calm).map(|(attacked, calm)| attacked.p99_ms() - calm.p99_ms());
+        let changes = self.attacked.iter().zip(&self.calm).map(|(attacked, calm)| p99_ms(attacked) - p99_ms(calm));
         changes.fold(f64::NEG_INFINITY, f64::max)
     }
 
@@ -251,7 +215,7 @@ impl fmt::Display for Bystanders {
                     stretch.offered,
                     stretch.failed,
                     milliseconds(&stretch.latency, 0.5),
-                    stretch.p99_ms(),
+                    p99_ms(stretch),
                     milliseconds(&stretch.latency, 1.0),
                     milliseconds(&stretch.slip, 0.99),
                 )?;
@@ -259,8 +223,8 @@ impl fmt::Display for Bystanders {
                     writeln!(f, "    the first failure       {failure}")?;
                 }
             }
-            let change = attacked.p99_ms() - calm.p99_ms();
-            writeln!(f, "    change of p99           {change:+.2} ms, {:+.1} %", change / calm.p99_ms() * 100.0)?;
+            let change = p99_ms(attacked) - p99_ms(calm);
+            writeln!(f, "    change of p99           {change:+.2} ms, {:+.1} %", change / p99_ms(calm) * 100.0)?;
         }
         let [before, under, after] = self.resident.map(|bytes| bytes as f64 / 1e6);
         writeln!(

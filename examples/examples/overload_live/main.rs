@@ -15,16 +15,12 @@ mod prober;
 use std::error::Error;
 use std::fmt::Write as _;
 use std::io::{Write as _, stdout};
-use std::num::NonZeroUsize;
+use std::thread;
 use std::time::{Duration, Instant};
 
-use serde_json::{Map, Value};
-use volley_examples::{Arguments, ServerProcess, pin_this_process, rounded};
-use volley_validate::failure::FailureKind;
-use volley_validate::load::{self, Arrivals, ClosedLoop, Load, Measurement, OpenLoop, Rate};
-use volley_validate::protocol::RequestOptions;
-use volley_validate::subject::Subject;
-use volley_validate::target::Target;
+use serde_json::{Map, Value, json};
+use volley_examples::{Arguments, Found, ServerProcess, Traffic, milliseconds, pin_this_process, rounded};
+use volley_validate::load::{Arrivals, Rate};
 use volley_validate::usage::ProcessUsage;
 
 use prober::Prober;
@@ -38,6 +34,10 @@ const WAY: Duration = Duration::from_millis(5);
 /// Offered over capacity.
 const OVERLOAD: f64 = 2.0;
 const WARMUP: Duration = Duration::from_secs(2);
+/// Of the closed loop that finds the capacity.
+const CONNECTIONS: usize = 64;
+/// Between two looks at the resident memory.
+const LOOK: Duration = Duration::from_millis(250);
 /// How long the prober watches after the load.
 const AFTERMATH: Duration = Duration::from_secs(3);
 
@@ -49,10 +49,10 @@ struct Options {
 struct Figures {
     /// Requests/s in the closed loops before and after.
     capacity: [f64; 2],
-    /// Processor time a request at capacity.
-    cpu_a_request: Duration,
-    overload: Measurement,
-    /// Resident bytes, second by second.
+    /// Microseconds of processor time a request at capacity.
+    us_a_request: f64,
+    overload: Found,
+    /// Resident bytes, quarter of a second by quarter.
     resident: Vec<u64>,
     recovery: Duration,
 }
@@ -91,57 +91,48 @@ async fn overload(options: &Options, variant: &str) -> Result<Figures, Box<dyn E
     let settings = [("VOLLEY_MODELS__CNN_LSTM__VARIANTS", variants.as_str()), ("VOLLEY_CACHE__ENABLED", "false")];
     let server = ServerProcess::start(Some(SERVER_CORE), &settings)?;
     let pid = server.pid();
-    let reach = async |deadline| {
-        let target = Target::new(&format!("http://{}", server.http), "cnn_lstm")?;
-        let options = RequestOptions { deadline, ..RequestOptions::default() };
-        Ok::<_, Box<dyn Error>>(Subject::reach(target, &options).await?.with_process(pid)?)
-    };
     let told = DEADLINE.saturating_sub(WAY);
-    let (patient, hurried) = (reach(None).await?, reach(Some(told)).await?);
-
-    eprintln!("{variant}: capacity");
-    let before = saturate(&patient, options).await?;
-    let rate = Rate::new(before.requests_per_second() * OVERLOAD)?;
-    eprintln!("{variant}: {:.0} requests/s for {} s", rate.per_second(), options.seconds);
-    let plan = Load::Open(OpenLoop {
-        arrivals: Arrivals::Poisson { rate, seed: 1 },
+    let traffic = |parameters| Traffic::to_bundled_model(server.http, &parameters);
+    let patient =
+        Traffic { duration: Duration::from_secs_f64(options.seconds / 6.0), process: Some(pid), ..traffic(json!({}))? };
+    let hurried = Traffic {
         warmup: WARMUP,
         duration: Duration::from_secs_f64(options.seconds),
-        max_connections: NonZeroUsize::new(1024).ok_or("not zero")?,
-    });
+        process: Some(pid),
+        ..traffic(json!({ "timeout": told.as_micros() as u64 }))?
+    };
+
+    eprintln!("{variant}: capacity");
+    let before = patient.closed(CONNECTIONS).await?.without_failures()?;
+    let rate = Rate::new(before.per_second() * OVERLOAD)?;
+    eprintln!("{variant}: {:.0} requests/s for {} s", rate.per_second(), options.seconds);
     let prober = Prober::start(server.http, told)?;
-    let mut resident = Vec::new();
-    let load_ends = Instant::now() + plan.warmup() + plan.duration();
-    let overload = load::run(&hurried, &plan, |progress| {
-        if progress.elapsed >= WARMUP {
-            resident.extend(ProcessUsage::of(pid).map(|usage| usage.resident_bytes));
-        }
-    })
-    .await?;
+    let load_ends = Instant::now() + hurried.warmup + hurried.duration;
+    let watch = thread::spawn(move || resident(pid, load_ends).map_err(|error| error.to_string()));
+    let overload = hurried.open(&Arrivals::Poisson { rate, seed: 1 }).await?;
     let recovery = prober.stop_after(load_ends, AFTERMATH)?;
+    let resident = watch.join().map_err(|_| "the watching thread panicked")??;
 
     eprintln!("{variant}: capacity again");
-    let after = saturate(&patient, options).await?;
+    let after = patient.closed(CONNECTIONS).await?.without_failures()?;
     Ok(Figures {
-        capacity: [before.requests_per_second(), after.requests_per_second()],
-        cpu_a_request: before.server.and_then(|usage| usage.cpu_per_request).ok_or("the server cannot be watched")?,
+        capacity: [before.per_second(), after.per_second()],
+        us_a_request: before.server_us().ok_or("the server's process could not be read")?,
         overload,
         resident,
         recovery,
     })
 }
 
-async fn saturate(subject: &Subject, options: &Options) -> Result<Measurement, Box<dyn Error>> {
-    let plan = Load::Closed(ClosedLoop {
-        connections: NonZeroUsize::new(64).ok_or("not zero")?,
-        warmup: Duration::from_secs(1),
-        duration: Duration::from_secs_f64(options.seconds / 6.0),
-    });
-    let measured = load::run(subject, &plan, |_| {}).await?;
-    if measured.failures.total() > 0 {
-        return Err(format!("some requests failed: {:?}", measured.failures).into());
+/// What the process has resident, again and again until `end`.
+fn resident(process: u32, end: Instant) -> Result<Vec<u64>, Box<dyn Error>> {
+    let mut resident = Vec::new();
+    thread::sleep(WARMUP);
+    while Instant::now() < end {
+        resident.push(ProcessUsage::of(process)?.resident_bytes);
+        thread::sleep(LOOK);
     }
-    Ok(measured)
+    Ok(resident)
 }
 
 impl Figures {
@@ -159,7 +150,7 @@ impl Figures {
     }
 
     fn refusal_p99_ms(&self) -> f64 {
-        self.overload.refusals.quantile(0.99).map_or(0.0, |p99| p99.as_secs_f64() * 1e3)
+        milliseconds(&self.overload.refusals, 0.99)
     }
 
     /// Of the resident memory, from the end of the run's first quarter to its end.
@@ -171,48 +162,44 @@ impl Figures {
     /// Microseconds of processor time for each request that was not answered: what is left when each answer is taken to
     /// cost what it costs at capacity.
     fn refusal_us(&self) -> f64 {
-        let cpu = self.overload.server.map_or(f64::NAN, |usage| usage.cpu.as_secs_f64());
-        let answers = self.overload.completed as f64 * self.cpu_a_request.as_secs_f64();
-        (cpu - answers) * 1e6 / (self.overload.offered - self.overload.completed) as f64
+        let cpu = self.overload.server_cpu.map_or(f64::NAN, |cpu| cpu.as_secs_f64() * 1e6);
+        (cpu - self.overload.answered as f64 * self.us_a_request) / self.overload.failed as f64
     }
 
     fn describe(&self, report: &mut String, variant: &str) -> Result<(), std::fmt::Error> {
         let overload = &self.overload;
         let per_second = |count: u64| count as f64 / overload.duration.as_secs_f64();
-        let ms = |time: Option<Duration>| time.map_or(f64::NAN, |time| time.as_secs_f64() * 1e3);
         let [before, after] = self.capacity;
-        let cpu_us = self.cpu_a_request.as_secs_f64() * 1e6;
         let deadline = DEADLINE.as_millis();
         writeln!(report, "{variant}")?;
         writeln!(
             report,
-            "  capacity                  {before:.0} requests/s before, {after:.0} after; {cpu_us:.0} us CPU each"
+            "  capacity                  {before:.0} requests/s before, {after:.0} after; {:.0} us CPU each",
+            self.us_a_request
         )?;
         writeln!(report, "  offered                   {:.0} requests/s", per_second(overload.offered))?;
-        writeln!(report, "  answered                  {:.0} requests/s", per_second(overload.completed))?;
+        writeln!(report, "  answered                  {:.0} requests/s", overload.per_second())?;
         writeln!(
             report,
             "  ... within {deadline} ms          {:.0} requests/s, goodput {:.3} of capacity; p50 {:.1} ms, p99 {:.1} ms",
             per_second(self.in_time()),
             self.goodput(),
-            ms(overload.latency.quantile(0.5)),
-            ms(overload.latency.quantile(0.99)),
+            milliseconds(&overload.latency, 0.5),
+            milliseconds(&overload.latency, 0.99),
         )?;
         writeln!(
             report,
             "  refused                   {:.0} requests/s, {} without Retry-After; p50 {:.2} ms, p99 {:.2} ms, longest {:.1} ms",
             per_second(overload.refusals.len()),
             overload.refusals_without_retry_after,
-            ms(overload.refusals.quantile(0.5)),
-            ms(overload.refusals.quantile(0.99)),
-            ms(overload.refusals.max()),
+            milliseconds(&overload.refusals, 0.5),
+            milliseconds(&overload.refusals, 0.99),
+            milliseconds(&overload.refusals, 1.0),
         )?;
-        let refused = overload.refusals.len();
-        let late = overload.failures.count(FailureKind::Status(504)).saturating_sub(refused);
-        writeln!(report, "  given up while waiting    {:.1} requests/s", per_second(late))?;
-        for (kind, failures) in overload.failures.iter() {
-            writeln!(report, "  {kind:<25} {}, the first: {}", failures.count, failures.first_message)?;
-        }
+        writeln!(report, "  given up while waiting    {:.1} requests/s", per_second(overload.given_up))?;
+        let others = overload.failed - overload.refusals.len() - overload.given_up;
+        let first = overload.first_failure.as_deref().unwrap_or("none");
+        writeln!(report, "  failed otherwise          {others}; the first that was not answered: {first}")?;
         writeln!(report, "  server's CPU              {:.1} us a request that was not answered", self.refusal_us())?;
         let (first, last) = (self.resident.first().copied().unwrap_or(0), self.resident.last().copied().unwrap_or(0));
         writeln!(
@@ -224,12 +211,9 @@ impl Figures {
         )?;
         writeln!(
             report,
-            "  load generator            {:.0} % busy, turned to a request {:.2} ms late at p99, {} connections, {} waits for one",
-            overload.generator.busy_cores * 100.0,
-            ms(overload.slip.quantile(0.99)),
-            overload.connections,
-            overload.waited_for_connection,
+            "  load generator            turned to a request {:.2} ms late at p99",
+            milliseconds(&overload.slip, 0.99),
         )?;
-        writeln!(report, "  recovered                 {:.0} ms after the load\n", ms(Some(self.recovery)))
+        writeln!(report, "  recovered                 {:.0} ms after the load\n", self.recovery.as_secs_f64() * 1e3)
     }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use volley_examples::{Connection, Found, Spread, Traffic, message};
+use volley_examples::{Connection, Found, Spread, Traffic, message, milliseconds};
 use volley_validate::load::{Arrivals, Rate};
 
 use super::peer::{self, Peer, Wait};
@@ -117,8 +117,8 @@ async fn throughput(traffic: &Traffic, figures: &mut Figures) -> Result<(), Box<
     let mut best = 0.0_f64;
     for (connections, rates) in CONNECTIONS.into_iter().zip(&mut figures.rates) {
         let found = traffic.closed(connections).await?;
-        rates.push(found.per_second);
-        best = best.max(found.per_second);
+        rates.push(found.per_second());
+        best = best.max(found.per_second());
         figures.notes.extend(failures(&found, &format!("{connections} connections")));
     }
     figures.best_rate.push(best);
@@ -127,10 +127,9 @@ async fn throughput(traffic: &Traffic, figures: &mut Figures) -> Result<(), Box<
 
 async fn latency(traffic: &Traffic, figures: &mut Figures) -> Result<(), Box<dyn Error>> {
     let found = traffic.open(&Arrivals::Constant { rate: Rate::new(OPEN_RATE)? }).await?;
-    let ms = |time: Option<Duration>| time.map_or(f64::NAN, |time| time.as_secs_f64() * 1e3);
-    figures.p50_ms.push(ms(found.latency.quantile(0.5)));
-    figures.p99_ms.push(ms(found.latency.quantile(0.99)));
-    figures.slip_p99_ms.push(ms(found.slip.quantile(0.99)));
+    figures.p50_ms.push(milliseconds(&found.latency, 0.5));
+    figures.p99_ms.push(milliseconds(&found.latency, 0.99));
+    figures.slip_p99_ms.push(milliseconds(&found.slip, 0.99));
     figures.notes.extend(failures(&found, "500 requests/s"));
     Ok(())
 }

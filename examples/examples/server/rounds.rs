@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use serde_json::json;
-use volley_examples::{Caller, Found, ServerProcess, Spread, Traffic, message, raw_samples_per_second};
+use volley_examples::{ServerProcess, Spread, Traffic, message, milliseconds, raw_samples_per_second};
 use volley_validate::load::{Arrivals, Rate};
 
 use super::SERVER_CORE;
@@ -103,17 +103,17 @@ impl Rounds {
         for round in 1..=self.count {
             eprintln!("{variant}: round {round} of {}", self.count);
             let before = raw(self.seconds / 2.0, &[best_batch])?[0];
-            let found = without_failures(traffic.closed(self.connections).await?)?;
+            let found = traffic.closed(self.connections).await?.without_failures()?;
             let after = raw(self.seconds / 2.0, &[best_batch])?[0];
             let bare = echo_calls.closed(self.connections).await?;
             let called = calls.closed(self.connections).await?;
             let raw_rate = f64::midpoint(before, after);
             rates.push(raw_rate);
-            http.push(found.per_second);
-            ratio.push(found.per_second / raw_rate);
-            let cpu = found.server_cpu.ok_or("the server's process could not be read")?.as_secs_f64();
-            server_us.push(cpu * 1e6 / (found.per_second * self.seconds));
-            server_busy.push(cpu / self.seconds);
+            http.push(found.per_second());
+            ratio.push(found.per_second() / raw_rate);
+            let us = found.server_us().ok_or("the server's process could not be read")?;
+            server_us.push(us);
+            server_busy.push(us * 1e-6 * found.per_second());
             echo.push(bare.per_second);
             grpc.push(called.per_second);
             grpc_ratio.push(called.per_second * (1.0 / raw_rate + 1.0 / bare.per_second));
@@ -145,22 +145,9 @@ impl Rounds {
     }
 
     fn traffic(&self, server: &ServerProcess) -> Result<Traffic, Box<dyn Error>> {
-        let parameters = json!({ "cache": false });
-        let windows = (0..WINDOWS).map(message::window);
-        let requests: Vec<_> =
-            windows.map(|window| message::inference("cnn_lstm", "input", &[1, 50, 60], &window, &parameters)).collect();
-        let answer = Caller::connect(server.http)?.exchange(&requests[0])?;
-        if answer.status != 200 {
-            return Err(answer.text().into());
-        }
-        Ok(Traffic {
-            address: server.http,
-            requests: requests.into(),
-            reply_bytes: answer.length(),
-            warmup: Duration::from_millis(500),
-            duration: Duration::from_secs_f64(self.seconds),
-            process: Some(server.pid()),
-        })
+        let duration = Duration::from_secs_f64(self.seconds);
+        let traffic = Traffic::to_bundled_model(server.http, &json!({}))?;
+        Ok(Traffic { duration, process: Some(server.pid()), ..traffic })
     }
 
     fn calls(&self, server: &ServerProcess) -> Calls {
@@ -178,21 +165,13 @@ impl Rounds {
     async fn open(&self, traffic: &Traffic, arrivals: &Arrivals, rate: Rate) -> Result<Open, Box<dyn Error>> {
         let duration = traffic.duration * u32::try_from(self.count)?;
         let found = Traffic { duration, ..traffic.clone() }.open(arrivals).await?;
-        let ms = |time: Option<Duration>| time.map_or(f64::NAN, |time| time.as_secs_f64() * 1e3);
         Ok(Open {
             rate: rate.per_second(),
             failed: found.failed,
-            p50_ms: ms(found.latency.quantile(0.5)),
-            p99_ms: ms(found.latency.quantile(0.99)),
-            max_ms: ms(found.latency.max()),
-            slip_p99_ms: ms(found.slip.quantile(0.99)),
+            p50_ms: milliseconds(&found.latency, 0.5),
+            p99_ms: milliseconds(&found.latency, 0.99),
+            max_ms: milliseconds(&found.latency, 1.0),
+            slip_p99_ms: milliseconds(&found.slip, 0.99),
         })
-    }
-}
-
-fn without_failures(found: Found) -> Result<Found, Box<dyn Error>> {
-    match found.first_failure {
-        None => Ok(found),
-        Some(failure) => Err(format!("{} requests failed, the first: {failure}", found.failed).into()),
     }
 }

@@ -20,5 +20,5 @@ pub(crate) use object::Object;
 pub(crate) use parameters::Parameters;
 pub(crate) use pieces::Pieces;
 pub(crate) use request::{Envelope, split};
-pub(crate) use response::{Answerer, Encoded, Participation, encode};
+pub(crate) use response::{Answerer, Encoded, Participation, complaint, encode};
 pub(crate) use v1::{Prediction, predict};

@@ -38,6 +38,15 @@ pub(crate) struct Answerer<'a> {
     pub participation: Option<Participation>,
 }
 
+/// A refusal or failure, as the protocol writes it.
+pub(crate) fn complaint(message: &str) -> Bytes {
+    let mut text = Text::with_room(message.len() + "{\"error\":\"\"}".len());
+    text.raw("{\"error\":");
+    text.string(message);
+    text.raw("}");
+    text.into_bytes().freeze()
+}
+
 /// Writes the response to `request` with the outputs it asked for.
 ///
 /// # Panics

@@ -18,7 +18,9 @@ impl From<ApiError> for Status {
 /// The code that says to a gRPC caller what the status says to one of HTTP.
 fn code(error: &ApiError) -> Code {
     match (error.cause, error.status().as_u16()) {
-        (Cause::QueueFull | Cause::Overloaded, _) | (_, 413 | 429) => Code::ResourceExhausted,
+        (Cause::QueueFull | Cause::Overloaded | Cause::DeadlineUnmeetable(_), 503) | (_, 413 | 429) => {
+            Code::ResourceExhausted
+        }
         (_, 401) => Code::Unauthenticated,
         (_, 403) => Code::PermissionDenied,
         (_, 404) => Code::NotFound,
@@ -47,7 +49,8 @@ mod tests {
             (ApiError::new(Cause::Unavailable, ""), Code::Unavailable),
             (ApiError::shutting_down(), Code::Unavailable),
             (ApiError::deadline(), Code::DeadlineExceeded),
-            (ApiError::unmeetable(Duration::from_secs(7)), Code::DeadlineExceeded),
+            (ApiError::unmeetable(Duration::ZERO), Code::DeadlineExceeded),
+            (ApiError::unmeetable(Duration::from_secs(7)), Code::ResourceExhausted),
             (ApiError::new(Cause::MethodNotAllowed, ""), Code::Unimplemented),
             (ApiError::new(Cause::ComputeFailed, ""), Code::Internal),
         ];

@@ -215,8 +215,7 @@ fn success(encoded: Encoded, coding: Option<Coding>) -> Response<Body> {
 
 /// An error as the protocol writes it: `{"error": "..."}`.
 pub(super) fn failure(error: &ApiError) -> Response<Body> {
-    let body = serde_json::json!({ "error": error.message }).to_string();
-    let mut response = Response::new(Body::from(body));
+    let mut response = Response::new(Body::from(codec::complaint(&error.message)));
     *response.status_mut() = error.status();
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
