@@ -11,7 +11,8 @@
 //! | asleep | the worker named rests until anything arrives | it |
 //!
 //! While every worker executes, the [timekeeper](crate::Timekeeper) leads, if one runs: it dozes until a deadline may
-//! have become infeasible, and only a request with an earlier deadline wakes it. It never executes, and a worker that
+//! have become infeasible, but for a few milliseconds at least, in which most batches end and their worker looks itself;
+//! and only a request with an earlier deadline wakes it. It never executes, and a worker that
 //! has nothing to execute takes leadership from it at any time; what both touch lies behind a lock of its own.
 //!
 //! Submitters set an arrival bit and read the mode in one step, and a leader rests by one compare-and-swap that
@@ -38,7 +39,8 @@ const ASLEEP: usize = 0b110_0000;
 const ENDED: usize = 0b1000_0000;
 const DUE: usize = 0b1_0000_0000;
 const WORKER_SHIFT: u32 = 9;
-/// How soon the timekeeper looks at arrivals whose deadlines nobody has seen yet.
+/// How soon the timekeeper looks at arrivals whose deadlines nobody has seen yet, and how soon it looks at most: each look
+/// takes a core from somebody.
 const GLANCE: Duration = Duration::from_millis(3);
 
 #[derive(Debug)]
@@ -61,6 +63,8 @@ pub(crate) struct Control {
 struct Idle {
     followers: Vec<usize>,
     alarm: Alarm,
+    /// When the timekeeper must look, as of the last time that it was left to it.
+    look_at: Option<Instant>,
 }
 
 /// When the timekeeper will wake by itself.
@@ -85,7 +89,11 @@ impl Control {
         Self {
             word: CachePadded::new(AtomicUsize::new(VACANT)),
             terms: PublishedTerms::new(epoch),
-            idle: Mutex::new(Idle { followers: Vec::with_capacity(unparkers.len()), alarm: Alarm::Absent }),
+            idle: Mutex::new(Idle {
+                followers: Vec::with_capacity(unparkers.len()),
+                alarm: Alarm::Absent,
+                look_at: None,
+            }),
             unparkers,
         }
     }
@@ -186,11 +194,7 @@ impl Control {
         let mut seen = self.word.load(Ordering::Acquire);
         loop {
             let heir = idle.followers.last().copied();
-            let watch = match watch {
-                _ if seen & DUE == 0 => watch,
-                Watch { until: Some(until), .. } if until <= now + GLANCE => watch,
-                Watch { due_before, .. } => Watch { until: Some(now + GLANCE), due_before },
-            };
+            let look_at = look_at(watch, seen, now);
             let (mode, next) = match (heir, idle.alarm) {
                 (Some(heir), _) if work_remains || seen & ARRIVALS != 0 => (AWAKE, heir),
                 (Some(heir), _) => (ASLEEP, heir),
@@ -205,11 +209,12 @@ impl Control {
                 continue;
             }
             idle.followers.pop();
-            let oversleeps = match (idle.alarm, watch.until) {
+            let oversleeps = match (idle.alarm, look_at) {
                 (Alarm::Absent, _) | (_, None) => false,
                 (Alarm::Never, Some(_)) => true,
-                (Alarm::At(alarm), Some(until)) => until < alarm,
+                (Alarm::At(alarm), Some(look_at)) => look_at < alarm,
             };
+            idle.look_at = look_at;
             drop(idle);
             if mode == AWAKE || (mode == DOZING && oversleeps) {
                 self.unparkers[next].unpark();
@@ -223,7 +228,7 @@ impl Control {
     #[must_use]
     pub(crate) fn watch(&self, parker: &Parker, mut watched: Option<Watch>) -> bool {
         loop {
-            let alarm = match self.try_watch(watched.take()) {
+            let alarm = match self.try_watch(watched.take(), Instant::now()) {
                 Ok(goes_on) => return goes_on,
                 Err(alarm) => alarm,
             };
@@ -235,7 +240,7 @@ impl Control {
     }
 
     /// Leads (true), ends (false), or says when to try again.
-    fn try_watch(&self, watched: Option<Watch>) -> Result<bool, Option<Instant>> {
+    fn try_watch(&self, watched: Option<Watch>, now: Instant) -> Result<bool, Option<Instant>> {
         let me = self.timekeeper();
         let mut idle = self.idle.lock();
         let mut seen = self.word.load(Ordering::Acquire);
@@ -245,15 +250,18 @@ impl Control {
                 return Ok(false);
             }
             let leads = seen >> WORKER_SHIFT == me && seen & MODE != VACANT;
+            let is_woken = seen & MODE == AWAKE;
             let (mode, alarm) = match watched {
-                Some(watch) if leads && seen & ARRIVALS == 0 => {
+                Some(watch) if leads && is_woken => {
                     self.terms.publish_watch(watch);
-                    (DOZING, watch.until)
+                    (DOZING, look_at(watch, seen, now))
                 }
+                // Too early: it was left to it meanwhile for longer.
+                _ if leads && !is_woken && idle.look_at.is_none_or(|look_at| now < look_at) => (DOZING, idle.look_at),
                 _ if leads || seen & MODE == VACANT => (AWAKE, None),
                 // A worker leads, and looks by itself unless it is about to leave.
                 _ => {
-                    let alarm = (seen & MODE == AWAKE).then(|| Instant::now() + GLANCE);
+                    let alarm = is_woken.then(|| now + GLANCE);
                     idle.alarm = alarm.map_or(Alarm::Never, Alarm::At);
                     return Err(alarm);
                 }
@@ -265,6 +273,7 @@ impl Control {
                 }
                 Ok(()) => {
                     idle.alarm = alarm.map_or(Alarm::Never, Alarm::At);
+                    idle.look_at = alarm;
                     return Err(alarm);
                 }
                 Err(now) => seen = now,
@@ -358,6 +367,13 @@ impl Control {
         let next = seen & (ARRIVALS | ENDED) | mode | worker << WORKER_SHIFT;
         self.word.compare_exchange(seen, next, Ordering::AcqRel, Ordering::Acquire).map(|_| ())
     }
+}
+
+/// When the timekeeper must look at the queue, of which it is known since `now` what to watch for; the word, as `seen`, tells
+/// whether something with a deadline came since.
+fn look_at(watch: Watch, seen: usize, now: Instant) -> Option<Instant> {
+    let glance = now + GLANCE;
+    if seen & DUE != 0 { Some(glance) } else { watch.until.map(|until| until.max(glance)) }
 }
 
 #[cfg(all(test, not(loom)))]

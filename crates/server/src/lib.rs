@@ -25,6 +25,7 @@ mod tls;
 mod updates;
 mod warming;
 mod watch;
+mod yielding;
 
 pub use config::{
     AdminConfig, CacheConfig, CallerConfig, Change, Config, ConfigError, CutOff, GrpcConfig, HttpConfig, LimitsConfig,

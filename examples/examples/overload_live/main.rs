@@ -3,12 +3,13 @@
 //!
 //! ```sh
 //! just bench overload-live                # about four minutes
-//! just bench overload-live --seconds 10
+//! just bench overload-live --rounds 2
 //! ```
 //!
 //! For each variant of the bundled model it starts `volley-server` on core 0, its cache off, and finds the capacity in a
-//! closed loop from core 1, before and after. In between it sends twice that as independent users would, each request with
-//! a deadline. Goodput is the answers that callers had by their deadline over those that the capacity would have given.
+//! closed loop from core 1. Then it sends twice that as independent users would, each request with a deadline, and finds
+//! the capacity again; in rounds, because the capacity of a shared machine changes. Goodput is the answers that callers
+//! had by their deadline over those that the capacity, the mean of before and after, would have given.
 
 mod prober;
 
@@ -19,7 +20,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
-use volley_examples::{Arguments, Found, ServerProcess, Traffic, milliseconds, pin_this_process, rounded};
+use volley_examples::{Arguments, Found, ServerProcess, Spread, Traffic, milliseconds, pin_this_process, rounded};
 use volley_validate::load::{Arrivals, Rate};
 use volley_validate::usage::ProcessUsage;
 
@@ -33,27 +34,38 @@ const DEADLINE: Duration = Duration::from_millis(50);
 const WAY: Duration = Duration::from_millis(5);
 /// Offered over capacity.
 const OVERLOAD: f64 = 2.0;
-const WARMUP: Duration = Duration::from_secs(2);
+const WARMUP: Duration = Duration::from_secs(1);
+/// How long the capacity is measured each time.
+const CAPACITY: Duration = Duration::from_secs(2);
 /// Of the closed loop that finds the capacity.
 const CONNECTIONS: usize = 64;
 /// Between two looks at the resident memory.
 const LOOK: Duration = Duration::from_millis(250);
 /// How long the prober watches after the load.
-const AFTERMATH: Duration = Duration::from_secs(3);
+const AFTERMATH: Duration = Duration::from_secs(2);
 
 struct Options {
     seconds: f64,
+    rounds: usize,
 }
 
 /// What one variant did.
+#[derive(Default)]
 struct Figures {
-    /// Requests/s in the closed loops before and after.
-    capacity: [f64; 2],
-    /// Microseconds of processor time a request at capacity.
-    us_a_request: f64,
+    /// Requests/s in the closed loops.
+    capacity: Spread,
+    /// Microseconds of the server's processor time a request there.
+    us_a_request: Spread,
+    /// Answers in time over those that the capacity would have given, round by round.
+    goodput: Spread,
+    /// Microseconds of processor time for each request that was not answered, round by round: what is left when each answer
+    /// is taken to cost what it costs at capacity.
+    refusal_us: Spread,
+    /// All rounds of overload together.
     overload: Found,
-    /// Resident bytes, quarter of a second by quarter.
+    /// Resident bytes under overload, quarter of a second by quarter.
     resident: Vec<u64>,
+    /// The slowest one.
     recovery: Duration,
 }
 
@@ -70,8 +82,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let worst = |figure: fn(&Figures) -> f64| figure(&fp32).max(figure(&int8));
     let mut figures = Map::new();
-    figures.insert("goodput_over_capacity".into(), rounded(fp32.goodput(), 3));
-    figures.insert("goodput_over_capacity_int8".into(), rounded(int8.goodput(), 3));
+    figures.insert("goodput_over_capacity".into(), rounded(fp32.goodput.median(), 3));
+    figures.insert("goodput_over_capacity_int8".into(), rounded(int8.goodput.median(), 3));
     figures.insert("refusal_p99_ms".into(), rounded(worst(Figures::refusal_p99_ms), 2));
     figures.insert("rss_growth".into(), rounded(worst(Figures::rss_growth), 4));
     figures.insert("recovery_ms".into(), rounded(worst(|figures| figures.recovery.as_secs_f64() * 1e3), 0));
@@ -81,7 +93,10 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 fn options() -> Result<Options, Box<dyn Error>> {
     let mut arguments = Arguments::of_this_process();
-    let options = Options { seconds: arguments.take("--seconds", 60.0, "how long each variant is overloaded") };
+    let options = Options {
+        seconds: arguments.take("--seconds", 10.0, "of each round of overload"),
+        rounds: arguments.take("--rounds", 6, "of each variant"),
+    };
     arguments.finish()?;
     Ok(options)
 }
@@ -93,35 +108,35 @@ async fn overload(options: &Options, variant: &str) -> Result<Figures, Box<dyn E
     let pid = server.pid();
     let told = DEADLINE.saturating_sub(WAY);
     let traffic = |parameters| Traffic::to_bundled_model(server.http, &parameters);
-    let patient =
-        Traffic { duration: Duration::from_secs_f64(options.seconds / 6.0), process: Some(pid), ..traffic(json!({}))? };
+    let patient = Traffic { duration: CAPACITY, process: Some(pid), ..traffic(json!({}))? };
     let hurried = Traffic {
         warmup: WARMUP,
         duration: Duration::from_secs_f64(options.seconds),
         process: Some(pid),
         ..traffic(json!({ "timeout": told.as_micros() as u64 }))?
     };
+    let capacity = async || -> Result<_, Box<dyn Error>> {
+        let found = patient.closed(CONNECTIONS).await?.without_failures()?;
+        let us = found.server_us().ok_or("the server's process could not be read")?;
+        Ok((found.per_second(), us))
+    };
 
-    eprintln!("{variant}: capacity");
-    let before = patient.closed(CONNECTIONS).await?.without_failures()?;
-    let rate = Rate::new(before.per_second() * OVERLOAD)?;
-    eprintln!("{variant}: {:.0} requests/s for {} s", rate.per_second(), options.seconds);
-    let prober = Prober::start(server.http, told)?;
-    let load_ends = Instant::now() + hurried.warmup + hurried.duration;
-    let watch = thread::spawn(move || resident(pid, load_ends).map_err(|error| error.to_string()));
-    let overload = hurried.open(&Arrivals::Poisson { rate, seed: 1 }).await?;
-    let recovery = prober.stop_after(load_ends, AFTERMATH)?;
-    let resident = watch.join().map_err(|_| "the watching thread panicked")??;
-
-    eprintln!("{variant}: capacity again");
-    let after = patient.closed(CONNECTIONS).await?.without_failures()?;
-    Ok(Figures {
-        capacity: [before.per_second(), after.per_second()],
-        us_a_request: before.server_us().ok_or("the server's process could not be read")?,
-        overload,
-        resident,
-        recovery,
-    })
+    let mut figures = Figures::default();
+    let mut before = capacity().await?;
+    for round in 1..=options.rounds {
+        let rate = Rate::new(before.0 * OVERLOAD)?;
+        eprintln!("{variant}: round {round} of {}, {:.0} requests/s", options.rounds, rate.per_second());
+        let prober = Prober::start(server.http, told)?;
+        let load_ends = Instant::now() + hurried.warmup + hurried.duration;
+        let watch = thread::spawn(move || resident(pid, load_ends).map_err(|error| error.to_string()));
+        let found = hurried.open(&Arrivals::Poisson { rate, seed: round as u64 }).await?;
+        figures.recovery = figures.recovery.max(prober.stop_after(load_ends, AFTERMATH)?);
+        figures.resident.extend(watch.join().map_err(|_| "the watching thread panicked")??);
+        let after = capacity().await?;
+        figures.add(found, [before, after]);
+        before = after;
+    }
+    Ok(figures)
 }
 
 /// What the process has resident, again and again until `end`.
@@ -136,17 +151,16 @@ fn resident(process: u32, end: Instant) -> Result<Vec<u64>, Box<dyn Error>> {
 }
 
 impl Figures {
-    fn mean_capacity(&self) -> f64 {
-        f64::midpoint(self.capacity[0], self.capacity[1])
-    }
-
-    /// Requests that were answered by their deadline.
-    fn in_time(&self) -> u64 {
-        self.overload.latency.len() - self.overload.latency.count_above(DEADLINE)
-    }
-
-    fn goodput(&self) -> f64 {
-        self.in_time() as f64 / self.overload.duration.as_secs_f64() / self.mean_capacity()
+    /// What a round found; `around` are requests/s and microseconds a request at capacity, before and after it.
+    fn add(&mut self, found: Found, around: [(f64, f64); 2]) {
+        let [(rate_before, us_before), (rate_after, us_after)] = around;
+        let (capacity, us) = (f64::midpoint(rate_before, rate_after), f64::midpoint(us_before, us_after));
+        let cpu_us = found.server_cpu.map_or(f64::NAN, |cpu| cpu.as_secs_f64() * 1e6);
+        self.capacity.push(capacity);
+        self.us_a_request.push(us);
+        self.goodput.push(in_time(&found) as f64 / found.duration.as_secs_f64() / capacity);
+        self.refusal_us.push((cpu_us - found.answered as f64 * us) / found.failed as f64);
+        self.overload.add(found);
     }
 
     fn refusal_p99_ms(&self) -> f64 {
@@ -159,31 +173,23 @@ impl Figures {
         from.zip(self.resident.last()).map_or(f64::NAN, |(&from, &to)| to as f64 / from as f64 - 1.0)
     }
 
-    /// Microseconds of processor time for each request that was not answered: what is left when each answer is taken to
-    /// cost what it costs at capacity.
-    fn refusal_us(&self) -> f64 {
-        let cpu = self.overload.server_cpu.map_or(f64::NAN, |cpu| cpu.as_secs_f64() * 1e6);
-        (cpu - self.overload.answered as f64 * self.us_a_request) / self.overload.failed as f64
-    }
-
     fn describe(&self, report: &mut String, variant: &str) -> Result<(), std::fmt::Error> {
         let overload = &self.overload;
         let per_second = |count: u64| count as f64 / overload.duration.as_secs_f64();
-        let [before, after] = self.capacity;
         let deadline = DEADLINE.as_millis();
         writeln!(report, "{variant}")?;
         writeln!(
             report,
-            "  capacity                  {before:.0} requests/s before, {after:.0} after; {:.0} us CPU each",
-            self.us_a_request
+            "  capacity                  {:.0} requests/s, {:.0} us CPU each",
+            self.capacity, self.us_a_request
         )?;
         writeln!(report, "  offered                   {:.0} requests/s", per_second(overload.offered))?;
         writeln!(report, "  answered                  {:.0} requests/s", overload.per_second())?;
         writeln!(
             report,
             "  ... within {deadline} ms          {:.0} requests/s, goodput {:.3} of capacity; p50 {:.1} ms, p99 {:.1} ms",
-            per_second(self.in_time()),
-            self.goodput(),
+            per_second(in_time(overload)),
+            self.goodput,
             milliseconds(&overload.latency, 0.5),
             milliseconds(&overload.latency, 0.99),
         )?;
@@ -200,7 +206,7 @@ impl Figures {
         let others = overload.failed - overload.refusals.len() - overload.given_up;
         let first = overload.first_failure.as_deref().unwrap_or("none");
         writeln!(report, "  failed otherwise          {others}; the first that was not answered: {first}")?;
-        writeln!(report, "  server's CPU              {:.1} us a request that was not answered", self.refusal_us())?;
+        writeln!(report, "  server's CPU              {:.1} us a request that was not answered", self.refusal_us)?;
         let (first, last) = (self.resident.first().copied().unwrap_or(0), self.resident.last().copied().unwrap_or(0));
         writeln!(
             report,
@@ -214,6 +220,15 @@ impl Figures {
             "  load generator            turned to a request {:.2} ms late at p99",
             milliseconds(&overload.slip, 0.99),
         )?;
-        writeln!(report, "  recovered                 {:.0} ms after the load\n", self.recovery.as_secs_f64() * 1e3)
+        writeln!(
+            report,
+            "  recovered                 at most {:.0} ms after the load\n",
+            self.recovery.as_secs_f64() * 1e3
+        )
     }
+}
+
+/// Requests that were answered by their deadline.
+fn in_time(found: &Found) -> u64 {
+    found.latency.len() - found.latency.count_above(DEADLINE)
 }

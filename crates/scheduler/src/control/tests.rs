@@ -98,7 +98,7 @@ fn leadership_is_vacant_while_everybody_executes_and_the_first_to_finish_takes_i
 fn watched() -> (Control, Instant) {
     let (control, _) = led(1);
     let now = Instant::now();
-    assert_eq!(control.try_watch(None).map_err(|alarm| alarm.is_some()), Err(true));
+    assert_eq!(control.try_watch(None, Instant::now()).map_err(|alarm| alarm.is_some()), Err(true));
     control.leave(false, Watch { until: Some(now + SOON), due_before: Some(now + SOON) }, now);
     assert!(!is_awake(&control));
     (control, now + SOON)
@@ -112,7 +112,7 @@ fn while_all_execute_the_timekeeper_is_woken_by_an_early_deadline_and_by_nothing
     assert!(!is_awake(&control));
     announce(&control, group(1), 1, Some(until - SOON / 2));
     assert!(is_awake(&control));
-    assert_eq!(control.try_watch(None), Ok(true));
+    assert_eq!(control.try_watch(None, Instant::now()), Ok(true));
 }
 
 #[test]
@@ -121,24 +121,44 @@ fn a_worker_takes_leadership_from_the_timekeeper_asleep_or_awake() {
     assert_eq!(control.join(0), Role::Lead);
     control.leave(false, Watch::ANY, Instant::now());
     announce(&control, group(0), 1, Some(until));
-    assert_eq!(control.try_watch(None), Ok(true));
+    assert_eq!(control.try_watch(None, Instant::now()), Ok(true));
     assert_eq!(control.join(0), Role::Lead);
     // What the timekeeper saw is of no interest any more.
-    assert!(control.try_watch(Some(Watch::ANY)).is_err());
+    assert!(control.try_watch(Some(Watch::ANY), Instant::now()).is_err());
     assert_eq!(control.word.load(Ordering::Relaxed) >> WORKER_SHIFT, 0);
 }
 
 #[test]
-fn the_timekeeper_soon_looks_at_a_deadline_that_came_while_the_worker_left() {
+fn the_timekeeper_soon_looks_at_a_deadline_that_came_while_the_worker_left_but_not_at_once() {
     let (control, parkers) = led(1);
-    assert!(control.rest(ASLEEP, 0));
-    assert_eq!(control.try_watch(None), Err(None));
-    announce(&control, group(0), 1, Some(Instant::now() + SOON));
     let now = Instant::now();
+    assert!(control.rest(ASLEEP, 0));
+    assert_eq!(control.try_watch(None, now), Err(None));
+    announce(&control, group(0), 1, Some(now + SOON));
     control.leave(true, Watch::ANY, now);
-    // It was woken to set its alarm, and the arrival has it look at once; or the test hangs.
+    // It was woken to set its alarm, or the test hangs.
     parkers[1].park();
-    assert_eq!(control.try_watch(None), Ok(true));
+    assert_eq!(control.try_watch(None, now), Err(Some(now + GLANCE)));
+    assert_eq!(control.try_watch(None, now + GLANCE), Ok(true));
+}
+
+#[test]
+fn what_becomes_hopeless_at_once_is_looked_at_as_soon_and_an_alarm_that_was_put_off_is_not_heeded() {
+    let (control, _) = led(1);
+    let start = Instant::now();
+    assert_eq!(control.try_watch(None, start), Err(Some(start + GLANCE)));
+    let at_once = Watch { until: Some(start), due_before: Some(start) };
+    control.leave(false, at_once, start);
+    assert_eq!(control.join(0), Role::Lead);
+    // The worker, back from a short batch, leaves again.
+    let later = start + GLANCE / 2;
+    control.leave(false, at_once, later);
+    assert_eq!(control.try_watch(None, start + GLANCE), Err(Some(later + GLANCE)));
+    assert_eq!(control.try_watch(None, later + GLANCE), Ok(true));
+    // What came while it looked waits for a glance, too.
+    announce(&control, group(0), 1, Some(start + SOON));
+    let seen = later + 2 * GLANCE;
+    assert_eq!(control.try_watch(Some(Watch::ANY), seen), Err(Some(seen + GLANCE)));
 }
 
 #[test]

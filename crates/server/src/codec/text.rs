@@ -21,7 +21,9 @@ impl Text {
 
     /// A string, with quotes, and escaped where it must be.
     pub(super) fn string(&mut self, text: &str) {
-        if text.bytes().all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\') {
+        // All of it, though one would do: so the compiler looks at many bytes at a time.
+        let is_plain = |byte: u8| byte >= b' ' && byte != b'"' && byte != b'\\';
+        if text.bytes().fold(true, |so_far, byte| so_far & is_plain(byte)) {
             self.0.put_u8(b'"');
             self.0.extend_from_slice(text.as_bytes());
             self.0.put_u8(b'"');

@@ -14,6 +14,7 @@ use super::job::{Job, JobResult};
 use super::runner::BatchRunner;
 use super::watchdog::{Watch, Watchdog};
 use crate::catalog::{Catalog, ServedVariant};
+use crate::yielding::yield_to_workers;
 
 /// Which processors workers are kept on.
 #[derive(Debug, Clone, Default)]
@@ -67,7 +68,11 @@ impl Workers {
         }
         let timekeeper = scheduler.timekeeper().map(|timekeeper| {
             let thread = thread::Builder::new().name("volley-timekeeper".into());
-            thread.spawn(move || timekeeper.run()).expect("the system can start a thread")
+            let run = move || {
+                yield_to_workers();
+                timekeeper.run();
+            };
+            thread.spawn(run).expect("the system can start a thread")
         });
         let watchdog = Watchdog { watch, crew: Arc::clone(&crew), scheduler: scheduler.clone(), limit: run_limit };
         let (stop_watchdog, stop) = mpsc::channel();

@@ -24,11 +24,11 @@ use super::gate::{Arrival, Gate, Stream, Visit};
 use super::infer::{self, Target, failure};
 use super::pace::{Pace, Paced};
 use super::routes;
-use super::yielding::yield_to_workers;
 use crate::access::{Need, Peer};
 use crate::error::Cause;
 use crate::grpc;
 use crate::pipeline::Pipeline;
+use crate::yielding::yield_to_workers;
 
 /// Where the server is in its life. It only moves forward.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

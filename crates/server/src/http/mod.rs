@@ -15,7 +15,6 @@ mod openapi;
 mod pace;
 mod repository;
 mod routes;
-mod yielding;
 
 pub(crate) use accept::accept;
 pub(crate) use admin::serve_admin;
