@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::num::{NonZeroU32, NonZeroUsize};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::core::Core;
 use crate::entry::{Entry, Queued, Ticketed};
@@ -232,6 +232,37 @@ impl<T, R> Scheduler<T, R> {
             shared.abandon();
         }
         Ok(ticket)
+    }
+
+    /// How long a request would wait that could not be met by its deadline, even with a single row; none if it could, or
+    /// if too little is known to say.
+    ///
+    /// For a look before a request is prepared, where that costs something: [`submit`](Self::submit) refuses what does not
+    /// pass it, and may refuse what does.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::num::NonZeroUsize;
+    /// use std::time::{Duration, Instant};
+    /// use volley_scheduler::{Config, GroupConfig, Priority, Scheduler};
+    ///
+    /// let one = NonZeroUsize::MIN;
+    /// let (scheduler, _workers) = Scheduler::<(), ()>::new(Config::default(), one);
+    /// let group = scheduler.add_group(GroupConfig::up_to(one));
+    /// let deadline = Instant::now() + Duration::from_millis(20);
+    /// // Nothing was executed yet, so that nobody knows how long it takes.
+    /// assert_eq!(scheduler.unmeetable_wait(group, None, Priority::Normal, deadline), None);
+    /// ```
+    #[must_use]
+    pub fn unmeetable_wait(
+        &self,
+        group: GroupId,
+        tenant: Option<TenantId>,
+        lane: Priority,
+        deadline: Instant,
+    ) -> Option<Duration> {
+        self.handle.0.core.admission.forecast.hopeless_wait(Instant::now(), tenant, lane, group, 1, deadline)
     }
 
     /// What is executed at this moment, by worker.

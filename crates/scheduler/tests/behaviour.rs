@@ -283,6 +283,36 @@ fn a_request_that_expires_while_every_worker_executes_is_told_by_the_timekeeper(
 }
 
 #[test]
+fn what_would_be_refused_for_its_deadline_is_known_before_it_is_prepared() {
+    let (scheduler, mut workers) = Scheduler::new(config(64), NonZeroUsize::MIN);
+    let worker: Worker<u32, u32> = workers.pop().expect("one worker");
+    let thread = thread::spawn(move || {
+        worker.run(|batch: &mut Batch<u32, u32>| {
+            thread::sleep(Duration::from_millis(20));
+            (0..batch.len()).for_each(|i| batch.complete(i, 0));
+        });
+    });
+    let one = group(&scheduler, 1);
+    let wait = |deadline| scheduler.unmeetable_wait(one, None, Priority::Normal, deadline);
+    // What a batch takes is learned, and forgotten again on a machine that stands still for a second.
+    let refused = (0..1000).find_map(|_| {
+        let later = Instant::now() + Duration::from_secs(3600);
+        let ticket = scheduler.submit(Request::new(one, 1).deadline(later)).expect("there is time");
+        let soon = Instant::now() + Duration::from_millis(5);
+        let known = wait(soon);
+        let refusal = scheduler.submit(Request::new(one, 1).deadline(soon)).err();
+        assert_eq!(wait(later), None);
+        assert!(ticket.wait().result.is_ok());
+        known.zip(refusal)
+    });
+    let (wait, refusal) = refused.expect("a deadline that comes before the batch ends");
+    let told = refusal.predicted_wait().expect("it says so");
+    assert!(told.abs_diff(wait) < Duration::from_secs(1), "{told:?} instead of {wait:?}");
+    scheduler.close();
+    thread.join().expect("it ends");
+}
+
+#[test]
 fn a_panic_fails_its_whole_batch_and_the_worker_goes_on() {
     let puppet = puppet(8);
     let batched = group(&puppet.scheduler, 8);

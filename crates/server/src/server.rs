@@ -9,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use socket2::SockRef;
 use tokio::sync::watch;
 use volley_gpu_runtime::{Library, ModelOptions, ProviderPreference};
 use volley_scheduler::Scheduler;
@@ -268,8 +269,17 @@ fn model_options(config: &RuntimeConfig) -> Result<ModelOptions, String> {
     })
 }
 
+/// How many connections may wait to be accepted; the system may allow fewer. Callers who find no place try again a second
+/// later, which after a standstill would be most.
+const BACKLOG: i32 = 4096;
+
 fn bind(section: &str, host: IpAddr, port: u16) -> Result<TcpListener, StartError> {
-    TcpListener::bind((host, port)).map_err(|error| {
+    let bound = TcpListener::bind((host, port)).and_then(|listener| {
+        // Bound, it listens with the standard library's own, smaller number.
+        SockRef::from(&listener).listen(BACKLOG)?;
+        Ok(listener)
+    });
+    bound.map_err(|error| {
         StartError(format!(
             "{section}.port: cannot listen on {host}:{port}: {error}; choose another with --{section}-port"
         ))
@@ -297,3 +307,20 @@ impl fmt::Display for StartError {
 }
 
 impl std::error::Error for StartError {}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, TcpStream};
+
+    use super::*;
+
+    #[test]
+    fn hundreds_connect_at_once_before_any_is_accepted() {
+        let listener = bind("http", Ipv4Addr::LOCALHOST.into(), 0).expect("a free port");
+        let address = local(&listener).expect("its address");
+        // Below what systems allow by themselves. One too many would wait for as long as nobody is accepted.
+        let connect = |_| TcpStream::connect_timeout(&address, Duration::from_secs(10));
+        let connected: Vec<_> = (0..400).map(connect).collect::<Result<_, _>>().expect("a place for each");
+        assert_eq!(connected.len(), 400);
+    }
+}

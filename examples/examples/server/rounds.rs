@@ -60,6 +60,7 @@ pub(crate) struct Open {
     pub max_ms: f64,
     /// How late the generator itself was.
     pub slip_p99_ms: f64,
+    pub slip_max_ms: f64,
 }
 
 impl Figures {
@@ -172,6 +173,7 @@ impl Rounds {
             p99_ms: milliseconds(&found.latency, 0.99),
             max_ms: milliseconds(&found.latency, 1.0),
             slip_p99_ms: milliseconds(&found.slip, 0.99),
+            slip_max_ms: milliseconds(&found.slip, 1.0),
         })
     }
 }

@@ -59,6 +59,17 @@ impl Pace {
     }
 }
 
+/// How long something is waited for.
+#[derive(Debug)]
+struct Reading {
+    /// The step of the pace.
+    step: u64,
+    /// When it was first waited in that step.
+    since: Instant,
+    /// For the end of this step's time, or of an earlier one's.
+    alarm: Pin<Box<Sleep>>,
+}
+
 /// A stream that ends with an error where it waits for too long.
 #[derive(Debug)]
 pub(super) struct Paced<S> {
@@ -67,8 +78,7 @@ pub(super) struct Paced<S> {
     idle: Duration,
     head: Duration,
     write: Duration,
-    /// Running since a step of the pace, for the next.
-    reading: Option<(u64, Pin<Box<Sleep>>)>,
+    reading: Option<Reading>,
     writing: Option<Pin<Box<Sleep>>>,
 }
 
@@ -84,13 +94,26 @@ impl<S> Paced<S> {
             Stage::Head => self.head,
             Stage::Answering => return false,
         };
-        let steps = self.pace.steps();
-        let (since, sleep) = self.reading.get_or_insert_with(|| (steps, Box::pin(tokio::time::sleep(limit))));
-        if *since != steps {
-            *since = steps;
-            sleep.as_mut().reset(Instant::now() + limit);
+        let step = self.pace.steps();
+        let reading = self.reading.get_or_insert_with(|| {
+            let since = Instant::now();
+            Reading { step, since, alarm: Box::pin(tokio::time::sleep_until(since + limit)) }
+        });
+        if reading.step != step {
+            (reading.step, reading.since) = (step, Instant::now());
         }
-        sleep.as_mut().poll(context).is_ready()
+        let due = reading.since + limit;
+        // One that is early is put off when it comes, which is seldom, and not with every request.
+        if reading.alarm.deadline() > due {
+            reading.alarm.as_mut().reset(due);
+        }
+        while reading.alarm.as_mut().poll(context).is_ready() {
+            if reading.alarm.deadline() >= due {
+                return true;
+            }
+            reading.alarm.as_mut().reset(due);
+        }
+        false
     }
 
     /// Bounds the time until something could be written.
@@ -203,6 +226,34 @@ mod tests {
         let start = Instant::now();
         let error = stream.read_u8().await.expect_err("nothing comes");
         assert_eq!((error.kind(), start.elapsed().as_secs()), (io::ErrorKind::TimedOut, 75));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_time_for_silence_counts_from_the_last_request_and_that_for_a_head_from_its_first_byte() {
+        let (near, mut far) = duplex(64);
+        let pace = Arc::new(Pace::default());
+        let mut stream = Paced::new(near, Arc::clone(&pace), &limits());
+        for _ in 0..3 {
+            let rest = tokio::time::timeout(Duration::from_secs(50), stream.read_u8()).await;
+            assert!(rest.is_err(), "silence may last 75 seconds");
+            far.write_all(b"x").await.expect("room");
+            stream.read_u8().await.expect("a byte");
+            pace.head_is_read();
+            pace.is_answered();
+        }
+        let start = Instant::now();
+        assert!(stream.read_u8().await.is_err());
+        assert_eq!(start.elapsed().as_secs(), 75);
+
+        let (near, mut far) = duplex(64);
+        let mut stream = Paced::new(near, Arc::default(), &limits());
+        let rest = tokio::time::timeout(Duration::from_secs(50), stream.read_u8()).await;
+        assert!(rest.is_err());
+        far.write_all(b"x").await.expect("room");
+        stream.read_u8().await.expect("a byte");
+        let start = Instant::now();
+        assert!(stream.read_u8().await.is_err(), "the rest of the head does not come");
+        assert_eq!(start.elapsed().as_secs(), 10);
     }
 
     #[tokio::test(start_paused = true)]

@@ -153,16 +153,31 @@ impl Pipeline {
         urgency: Urgency,
         use_cache: bool,
     ) -> Result<(InferRequest, Computed), ApiError> {
+        let cache = self.results.as_ref().zip(variant.kept.as_ref());
+        let cache = cache.filter(|(_, kept)| use_cache && kept.admission().admits());
+        if cache.is_none() {
+            self.turn_away_if_hopeless(tenant, variant, urgency)?;
+        }
         let interface = variant.interface(unbound.parameters().wants_uncertainty());
         let request = unbound.bind(interface)?;
         let errand = Errand { variant, request: &request, urgency, tenant, handoff, is_asked: true };
-        let computed = match (&self.results, &variant.kept) {
-            (Some(results), Some(kept)) if use_cache && kept.admission().admits() => {
-                self.cached(results, kept, errand).await?
-            }
-            _ => in_time(urgency.deadline, self.compute(errand)).await??,
+        let computed = match cache {
+            Some((results, kept)) => self.cached(results, kept, errand).await?,
+            None => in_time(urgency.deadline, self.compute(errand)).await??,
         };
         Ok((request, computed))
+    }
+
+    /// Refuses a request that would be too late before it is looked at: under overload, most are.
+    fn turn_away_if_hopeless(
+        &self,
+        tenant: Option<TenantId>,
+        variant: &ServedVariant,
+        urgency: Urgency,
+    ) -> Result<(), ApiError> {
+        let Some(deadline) = urgency.deadline else { return Ok(()) };
+        let wait = self.scheduler.unmeetable_wait(variant.groups.together, tenant, urgency.priority, deadline);
+        wait.map_or(Ok(()), |wait| Err(ApiError::unmeetable(wait)))
     }
 
     /// Looks for the result in memory, joins whoever computes it already, or finds or computes it for all who ask.
