@@ -47,6 +47,10 @@ clients:
 fuzz iterations="2500000":
     VOLLEY_FUZZ_ITERATIONS={{iterations}} cargo test --release --locked --package volley-server --lib fuzz:: -- --nocapture
 
+# State how much of the codec that input reaches, line by line under valgrind
+fuzz-coverage iterations="2000":
+    {{python}} tests/fuzz/coverage.py {{iterations}}
+
 # All that CI checks besides the tests: format, lints, docs, spelling, and licences
 check:
     cargo fmt --all --check

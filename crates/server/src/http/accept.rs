@@ -5,6 +5,7 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use super::gate::{Arrival, Gate};
@@ -27,14 +28,15 @@ pub(crate) async fn accept(
     listener.set_nonblocking(true)?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let connections = GracefulShutdown::new();
+    let take_in = |stream, address| {
+        if let Some(arrival) = gate.enter(stream, address) {
+            serve(arrival, connections.watcher());
+        }
+    };
     let accepting = async {
         loop {
             match listener.accept().await {
-                Ok((stream, address)) => {
-                    if let Some(arrival) = gate.enter(stream, address) {
-                        serve(arrival, connections.watcher());
-                    }
-                }
+                Ok((stream, address)) => take_in(stream, address),
                 Err(error) => {
                     tracing::warn!(%error, "could not accept a connection");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -46,6 +48,13 @@ pub(crate) async fn accept(
         biased;
         () = accepting => {}
         _ = phase.wait_for(|phase| *phase > Phase::Serving) => {}
+    }
+    // Whose connection waits may have sent a request on it already. The system's word on that, not the runtime's, which
+    // may be old.
+    let listener = listener.into_std()?;
+    while let Ok((stream, address)) = listener.accept() {
+        stream.set_nonblocking(true)?;
+        take_in(TcpStream::from_std(stream)?, address);
     }
     drop(listener);
     let _ = phase.wait_for(|phase| *phase == Phase::Closing).await;
