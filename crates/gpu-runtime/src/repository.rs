@@ -287,7 +287,7 @@ pub enum RepositoryError {
 impl fmt::Display for RepositoryError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unreadable { path, .. } => write!(f, "cannot read the folder {}", path.display()),
+            Self::Unreadable { path, .. } => write!(f, "model repository: cannot read the folder {}", path.display()),
             Self::Empty { path, broken } => {
                 write!(
                     f,

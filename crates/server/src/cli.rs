@@ -23,8 +23,9 @@ use volley_server::{ConfigError, Override, Settings};
         variables named VOLLEY_<SECTION>__<FIELD>, then these options. `volley-server config reference`\n  \
         describes all settings.\n\n\
         ADDRESSES\n  \
-        Whoever is on this machine may do everything. For others to be answered, name callers (`volley-server\n  \
-        key new NAME` prints a key and what to write), or set VOLLEY_SECURITY__ALLOW_ANONYMOUS=true.\n\n\
+        Whoever is on this machine may do everything. For others to be answered, name callers\n  \
+        (`volley-server key new NAME` prints a key and what to write), or set\n  \
+        VOLLEY_SECURITY__ALLOW_ANONYMOUS=true.\n\n\
         SIGNALS\n  \
         SIGTERM and SIGINT: stop accepting, answer everything accepted, end.\n  \
         SIGHUP: read the configuration file and the certificates again (changed files are read by themselves)."

@@ -10,6 +10,7 @@ use volley_telemetry::{CacheTierMetrics, DeviceMetrics, Exporter, GpuMetrics, Gp
 
 use crate::catalog::Runs;
 use crate::pipeline::{Pipeline, lane};
+use crate::reach::Reach;
 
 /// How often the host is sampled: utilisation is the mean since the sample before.
 const HOST_INTERVAL: Duration = Duration::from_secs(5);
@@ -24,6 +25,7 @@ pub(crate) struct Gauges {
     device: DeviceMetrics,
     host: Mutex<(Host, Option<Instant>)>,
     gpu: Option<Gpu>,
+    reach: Reach,
 }
 
 /// A GPU, and where what it says of itself goes.
@@ -36,8 +38,8 @@ struct Gpu {
 impl Gauges {
     /// Registers with the recorder in force, and takes a first sample of the host.
     ///
-    /// `gpu_index` is the GPU's that models run on, if they do on one.
-    pub(crate) fn register(exporter: Exporter, pipeline: Arc<Pipeline>, gpu_index: i32) -> Self {
+    /// `gpu_index` is the GPU's that models run on, if they do on one; `reach` says when Redis is lost.
+    pub(crate) fn register(exporter: Exporter, pipeline: Arc<Pipeline>, gpu_index: i32, reach: Reach) -> Self {
         let device = pipeline.catalog.variants().first().map_or("cpu", |variant| variant.provider());
         let gauges = Self {
             cache: CacheTierMetrics::register("local"),
@@ -49,6 +51,7 @@ impl Gauges {
             device: DeviceMetrics::register(device),
             gpu: Gpu::of(device, gpu_index),
             host: Mutex::new((Host::new(), None)),
+            reach,
             exporter,
             pipeline,
         };
@@ -62,9 +65,13 @@ impl Gauges {
         self.exporter.render()
     }
 
-    /// What must be done now and then, scraped or not: histograms are folded, and the host is sampled.
+    /// What must be done now and then, scraped or not: histograms are folded, the host is sampled, and it is said if Redis is
+    /// lost.
     pub(crate) fn upkeep(&self) {
         self.sample_host();
+        if let Some(results) = &self.pipeline.results {
+            self.reach.look(results);
+        }
         self.exporter.upkeep();
     }
 

@@ -17,6 +17,7 @@ mod low_priority;
 mod pipeline;
 mod protocol;
 mod rate;
+mod reach;
 mod reread;
 mod results;
 mod server;

@@ -24,6 +24,7 @@ use crate::engine::{DeviceScheduler, Pinning, Workers};
 use crate::gauges::Gauges;
 use crate::http::{Edge, Gate, IoThreads, Phase, serve_admin, serve_metrics};
 use crate::pipeline::Pipeline;
+use crate::reach::Reach;
 use crate::reread::Reread;
 use crate::results::Results;
 use crate::tls::Tls;
@@ -113,7 +114,8 @@ impl Server {
             rejections: EdgeMetrics::register(),
         });
         let warming = Warming::start(&config.cache, &pipeline).map_err(StartError::other)?;
-        let gauges = Arc::new(Gauges::register(exporter, Arc::clone(&pipeline), config.runtime.device));
+        let reach = Reach::new(config.cache.redis.max_staleness);
+        let gauges = Arc::new(Gauges::register(exporter, Arc::clone(&pipeline), config.runtime.device, reach));
         let (phase, phase_seen) = watch::channel(Phase::Serving);
         let gate = Arc::new(Gate::new(updates.in_force(), tls.clone()));
         let grpc_gate = Arc::new(gate.beside(grpc_tls.clone()));

@@ -88,7 +88,7 @@ impl Updates {
     ) -> Result<Vec<Change>, Refused> {
         let result = self.try_apply(make);
         match &result {
-            Ok(changes) if changes.is_empty() => tracing::info!(by = %author, "the configuration is as it was"),
+            Ok(changes) if changes.is_empty() => tracing::debug!(by = %author, "the configuration is as it was"),
             Ok(changes) => {
                 for Change { path, before, after, .. } in changes {
                     tracing::info!(by = %author, path, before, after, "setting changed");

@@ -22,12 +22,29 @@ struct Redis {
 impl Redis {
     fn start() -> Self {
         let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port();
+        Self { child: Self::spawn(port), url: format!("redis://127.0.0.1:{port}") }
+    }
+
+    fn spawn(port: u16) -> Child {
         let arguments = ["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"];
         let command = Command::new("redis-server").args(arguments).stdout(Stdio::null()).spawn();
-        Self {
-            child: command.expect("redis-server is installed by `./setup test`"),
-            url: format!("redis://127.0.0.1:{port}"),
-        }
+        command.expect("redis-server is installed by `./setup test`")
+    }
+
+    fn stop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// On the same port.
+    fn start_again(&mut self) {
+        let (_, port) = self.url.rsplit_once(':').expect("a port");
+        let port = port.parse().expect("a number");
+        wait_until("Redis listens again", || {
+            self.child = Self::spawn(port);
+            std::thread::sleep(Duration::from_millis(100));
+            self.child.try_wait().is_ok_and(|ended| ended.is_none())
+        });
     }
 
     /// A server that shares its results here.
@@ -43,8 +60,7 @@ impl Redis {
 
 impl Drop for Redis {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.stop();
     }
 }
 
@@ -170,4 +186,23 @@ fn what_is_wrong_with_the_shared_tier_s_settings_is_told_before_anything_is_serv
         let message = ServerProcess::refusal(&settings);
         assert!(message.contains(complaint) && !message.contains("seven"), "{settings:?}: {message}");
     }
+}
+
+#[test]
+fn the_log_says_when_redis_is_lost_and_when_it_answers_again() {
+    let mut redis = Redis::start();
+    let server = redis.replica(&[("VOLLEY_CACHE__REDIS__MAX_STALENESS", "1s")]);
+    let ago = || server.metric("batch_processing_cache_confirmed_ago_seconds{tier=\"redis\"}");
+    // Looked at every second, it is lost after three.
+    redis.stop();
+    wait_until("Redis is missed", || ago() > 6.0);
+    redis.start_again();
+    let heard = Instant::now();
+    // For as long as several looks take, it is heard of.
+    wait_until("Redis is back", || ago() < 0.8 && heard.elapsed() > Duration::from_secs(4));
+    server.terminate();
+    let (_, log) = server.wait();
+    let said =
+        |text: &str| log.iter().filter(|line| line["message"].as_str().is_some_and(|m| m.starts_with(text))).count();
+    assert_eq!((said("Redis (cache.redis.url) does not answer"), said("Redis answers again")), (1, 1), "{log:?}");
 }

@@ -339,7 +339,8 @@ impl Drop for Waiting<'_> {
 fn versions<'a>(served: &'a Served, model: &str) -> Result<&'a BTreeMap<u64, Arc<ServedVersion>>, ApiError> {
     served.get(model).map(|model| &model.versions).ok_or_else(|| {
         let served: Vec<&str> = served.keys().map(String::as_str).collect();
-        ApiError::new(Cause::NotFound, format!("model `{model}` is not served; served: {}", served.join(", ")))
+        let served = if served.is_empty() { "nothing".to_owned() } else { served.join(", ") };
+        ApiError::new(Cause::NotFound, format!("model `{model}` is not served; served: {served}"))
     })
 }
 

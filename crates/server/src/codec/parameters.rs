@@ -13,7 +13,7 @@ use crate::error::ApiError;
 #[serde(default)]
 pub(crate) struct Parameters {
     priority: Option<Rank>,
-    timeout: Option<u64>,
+    timeout: Option<Microseconds>,
     /// `false` bypasses the result cache, in both directions.
     pub cache: Option<bool>,
     /// The variant to run; the model's default if absent.
@@ -33,7 +33,7 @@ impl Parameters {
 
     /// The end-to-end deadline, counted from the request's arrival. Zero means none, as Triton has it.
     pub(crate) fn timeout(&self) -> Option<Duration> {
-        self.timeout.filter(|&microseconds| microseconds > 0).map(Duration::from_micros)
+        self.timeout.filter(|timeout| timeout.0 > 0).map(|timeout| Duration::from_micros(timeout.0))
     }
 
     /// The parameter that asks for an ensemble, if one does.
@@ -57,6 +57,34 @@ impl Parameters {
             return Err(ApiError::invalid("parameters.sequence_id", "models here keep no state between requests"));
         }
         Ok(())
+    }
+}
+
+/// A time on the wire.
+#[derive(Debug, Clone, Copy)]
+struct Microseconds(u64);
+
+impl<'de> Deserialize<'de> for Microseconds {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct MicrosecondsVisitor;
+
+        impl Visitor<'_> for MicrosecondsVisitor {
+            type Value = Microseconds;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("microseconds, a whole number such as 50000")
+            }
+
+            fn visit_u64<E: de::Error>(self, value: u64) -> Result<Microseconds, E> {
+                Ok(Microseconds(value))
+            }
+
+            fn visit_i64<E: de::Error>(self, value: i64) -> Result<Microseconds, E> {
+                Err(E::invalid_value(de::Unexpected::Signed(value), &self))
+            }
+        }
+
+        deserializer.deserialize_any(MicrosecondsVisitor)
     }
 }
 

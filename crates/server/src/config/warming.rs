@@ -12,7 +12,7 @@ use super::duration;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct WarmingConfig {
-    /// For how long the server is not ready for the sake of both. What is not there by then comes while it serves.
+    /// For how long the server is not ready for the sake of snapshot and inputs. What is not there by then comes while it serves.
     #[serde(with = "humantime_serde")]
     #[schemars(schema_with = "duration::any")]
     pub hold_ready: Duration,

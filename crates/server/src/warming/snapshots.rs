@@ -1,6 +1,7 @@
 //! The results that the last life of this server was asked for most, and those it leaves for the next.
 
 use std::convert::Infallible;
+use std::fs;
 use std::io;
 use std::path::Path;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
@@ -33,6 +34,10 @@ impl Snapshots {
     ) -> io::Result<(Option<Self>, Receiver<Infallible>)> {
         let (restoring, restored) = mpsc::channel();
         let Some(path) = config.path.clone() else { return Ok((None, restored)) };
+        if let Some(Err(error)) = path.parent().map(fs::create_dir_all) {
+            let path = path.display();
+            tracing::warn!(%path, %error, "cache.snapshot.path: its folder cannot be made, so that nothing can be written");
+        }
         let (leaving, leaves) = mpsc::channel();
         let (results, interval, max_bytes) = (results.clone(), config.interval, config.max_bytes);
         let thread = thread::Builder::new().name("volley-snapshot".into()).spawn(move || {
