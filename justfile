@@ -43,9 +43,9 @@ clients:
     {{python}} tests/clients/run.py {{python}}=./'test_*.py' .volley/clients-kserve/bin/python=more/test_kserve.py \
         .volley/clients-triton/bin/python=more/test_perf_analyzer.py .volley/clients-openapi/bin/python=more/test_openapi.py
 
-# Send the parsers of requests ten million inputs, half of them structured, and that of the configuration a quarter as many
+# Send the parsers of requests ten million inputs, half of them structured, and that of the configuration a hundred thousand
 fuzz iterations="2500000":
-    VOLLEY_FUZZ_ITERATIONS={{iterations}} cargo test --release --locked --package volley-server --lib fuzz:: -- --nocapture
+    FUZZ_ITERATIONS={{iterations}} cargo test --release --locked --package volley-server --lib fuzz:: -- --nocapture
 
 # State how much of the codec that input reaches, line by line under valgrind
 fuzz-coverage iterations="2000":

@@ -32,7 +32,7 @@ def run_lines(program: Path, iterations: int) -> dict[Path, set[int]]:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "callgrind.out"
         command = ["valgrind", "--quiet", "--tool=callgrind", f"--callgrind-out-file={out}", str(program)]
-        environment = os.environ | {"VOLLEY_FUZZ_ITERATIONS": str(iterations)}
+        environment = os.environ | {"FUZZ_ITERATIONS": str(iterations)}
         tests = [*command, "breaks_the_codec", "--test-threads", "1"]
         subprocess.run(tests, cwd=ROOT / "crates/server", env=environment, check=True, stdout=sys.stderr)
         return read_profile(out)

@@ -4,7 +4,7 @@
 //! are the bytes of such requests and of a kept corpus, altered without regard to what they mean. Nothing may panic; what
 //! is not refused as the caller's fault must be a request that the runtime can take, and must have an answer.
 //!
-//! `VOLLEY_FUZZ_ITERATIONS` and `VOLLEY_FUZZ_SEED` make a run longer or another.
+//! `FUZZ_ITERATIONS` and `FUZZ_SEED` make a run longer or another. (`VOLLEY_...` would be settings of the server.)
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -95,13 +95,20 @@ struct Fuzz {
     tally: Tally,
 }
 
+/// A number of the environment.
+fn number(name: &str, default: usize) -> usize {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+/// How often each parser of requests is tried.
+fn iterations() -> usize {
+    number("FUZZ_ITERATIONS", 20_000)
+}
+
 impl Fuzz {
     /// Runs so many iterations, and checks that they were not all in vain.
     fn run(name: &str, iterations: usize, mut iterate: impl FnMut(&mut Self, bool)) -> Self {
-        let number =
-            |name: &str, default| std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default);
-        let iterations = number("VOLLEY_FUZZ_ITERATIONS", iterations);
-        let random = Random::seed_from_u64(number("VOLLEY_FUZZ_SEED", 1) as u64);
+        let random = Random::seed_from_u64(number("FUZZ_SEED", 1) as u64);
         let mut fuzz = Self { random, models: models(), tally: Tally::default() };
         for iteration in 0..iterations {
             iterate(&mut fuzz, iteration % 2 == 0);
@@ -257,9 +264,9 @@ fn pieces(random: &mut Random, body: &Bytes) -> Pieces {
     pieces
 }
 
-fn v2(name: &str, folder: &str, binary: bool, iterations: usize) {
+fn v2(name: &str, folder: &str, binary: bool) {
     let corpus = corpus(folder);
-    Fuzz::run(name, iterations, |fuzz, structured| {
+    Fuzz::run(name, iterations(), |fuzz, structured| {
         let (index, mut request, mut raw) = fuzz.good(binary);
         let json = if structured {
             if !fuzz.one_in(8) {
@@ -291,18 +298,18 @@ fn v2(name: &str, folder: &str, binary: bool, iterations: usize) {
 
 #[test]
 fn no_json_body_breaks_the_codec() {
-    v2("json", "v2", false, 20_000);
+    v2("json", "v2", false);
 }
 
 #[test]
 fn no_binary_body_breaks_the_codec() {
-    v2("binary", "binary", true, 20_000);
+    v2("binary", "binary", true);
 }
 
 #[test]
 fn no_v1_body_breaks_the_codec() {
     let corpus = corpus("v1");
-    Fuzz::run("v1", 20_000, |fuzz, structured| {
+    Fuzz::run("v1", iterations(), |fuzz, structured| {
         let index = fuzz.below(fuzz.models.len());
         let rows = 1 + fuzz.below(MAX_ROWS);
         let of_row: serde_json::Map<String, Value> = fuzz.models[index]
@@ -339,7 +346,7 @@ fn no_v1_body_breaks_the_codec() {
 
 #[test]
 fn no_message_breaks_the_codec() {
-    Fuzz::run("message", 20_000, |fuzz, structured| {
+    Fuzz::run("message", iterations(), |fuzz, structured| {
         let (index, request, _) = fuzz.good(true);
         let mut message = written(&request, fuzz);
         let random = &mut fuzz.random;
@@ -415,7 +422,7 @@ fn written(request: &Value, fuzz: &mut Fuzz) -> Vec<u8> {
 fn no_configuration_file_breaks_the_server() {
     let corpus = corpus("config");
     let file = std::env::temp_dir().join(format!("volley-fuzz-{}.toml", std::process::id()));
-    Fuzz::run("config", 1_000, |fuzz, _| {
+    Fuzz::run("config", iterations() / 20, |fuzz, _| {
         let mut bytes = corpus[fuzz.below(corpus.len())].clone();
         fuzz.damage(&mut bytes);
         fs::write(&file, &bytes).expect("the temporary folder is writable");
