@@ -22,7 +22,7 @@ use crate::config::{Config, RuntimeConfig, Settings};
 use crate::descriptors;
 use crate::engine::{DeviceScheduler, Pinning, Workers};
 use crate::gauges::Gauges;
-use crate::http::{Edge, Gate, IoThreads, Phase, serve_admin, serve_metrics};
+use crate::http::{BACKLOG, Edge, Gate, IoThreads, Phase, serve_admin, serve_metrics};
 use crate::pipeline::Pipeline;
 use crate::reach::Reach;
 use crate::reread::Reread;
@@ -270,10 +270,6 @@ fn model_options(config: &RuntimeConfig) -> Result<ModelOptions, String> {
         ..ModelOptions::default()
     })
 }
-
-/// How many connections may wait to be accepted; the system may allow fewer. Callers who find no place try again a second
-/// later, which after a standstill would be most.
-const BACKLOG: i32 = 4096;
 
 fn bind(section: &str, host: IpAddr, port: u16) -> Result<TcpListener, StartError> {
     let bound = TcpListener::bind((host, port)).and_then(|listener| {

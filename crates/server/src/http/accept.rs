@@ -11,6 +11,10 @@ use tokio::sync::watch;
 use super::gate::{Arrival, Gate};
 use super::listener::Phase;
 
+/// How many connections may wait to be accepted; the system may allow fewer. Callers who find no place try again a second
+/// later, which after a standstill would be most.
+pub(crate) const BACKLOG: i32 = 4096;
+
 /// How long to hold back after the system refused a connection, for want of file descriptors say.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -50,9 +54,10 @@ pub(crate) async fn accept(
         _ = phase.wait_for(|phase| *phase > Phase::Serving) => {}
     }
     // Whose connection waits may have sent a request on it already. The system's word on that, not the runtime's, which
-    // may be old.
+    // may be old; and no more than could wait, or those who keep coming would keep the server.
     let listener = listener.into_std()?;
-    while let Ok((stream, address)) = listener.accept() {
+    for _ in 0..BACKLOG {
+        let Ok((stream, address)) = listener.accept() else { break };
         stream.set_nonblocking(true)?;
         take_in(TcpStream::from_std(stream)?, address);
     }
