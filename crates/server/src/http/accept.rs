@@ -1,7 +1,7 @@
 //! Taking in connections, of whatever protocol, and leaving without losing one that was taken in.
 
 use std::io;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
@@ -53,16 +53,67 @@ pub(crate) async fn accept(
         () = accepting => {}
         _ = phase.wait_for(|phase| *phase > Phase::Serving) => {}
     }
-    // Whose connection waits may have sent a request on it already. The system's word on that, not the runtime's, which
-    // may be old; and no more than could wait, or those who keep coming would keep the server.
-    let listener = listener.into_std()?;
-    for _ in 0..BACKLOG {
-        let Ok((stream, address)) = listener.accept() else { break };
-        stream.set_nonblocking(true)?;
-        take_in(TcpStream::from_std(stream)?, address);
+    // Those that were taken in are answered whatever becomes of those that wait.
+    if let Err(error) = take_in_waiting(listener, take_in) {
+        tracing::warn!(%error, "could not accept the connections that waited");
     }
-    drop(listener);
     let _ = phase.wait_for(|phase| *phase == Phase::Closing).await;
     connections.shutdown().await;
     Ok(())
+}
+
+/// Takes in the connections that wait to be accepted, and lets nobody wait any more: a caller may have sent a request on one
+/// already.
+///
+/// No more than could wait, or those who keep coming would keep the server.
+fn take_in_waiting(listener: tokio::net::TcpListener, take_in: impl Fn(TcpStream, SocketAddr)) -> io::Result<()> {
+    // The system is asked, not the runtime, which may not have heard of them yet.
+    let listener = listener.into_std()?;
+    for _ in 0..BACKLOG {
+        let (stream, address) = match listener.accept() {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            accepted => accepted?,
+        };
+        stream.set_nonblocking(true)?;
+        take_in(TcpStream::from_std(stream)?, address);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::net::Ipv4Addr;
+
+    use super::*;
+    use crate::http::gate::open_gate;
+
+    #[tokio::test]
+    async fn connections_that_wait_when_the_server_leaves_are_taken_in() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let address = listener.local_addr().expect("its address");
+        let _callers = [(); 3].map(|()| std::net::TcpStream::connect(address).expect("there is room for three"));
+        let (_leaving, phase) = watch::channel(Phase::Closing);
+        let (gate, taken_in) = (open_gate(), Cell::new(0));
+        accept(listener, &gate, phase, |_, _| taken_in.set(taken_in.get() + 1)).await.expect("it can be served");
+        assert_eq!(taken_in.get(), 3);
+        assert!(std::net::TcpStream::connect(address).is_err(), "nobody listens any more");
+    }
+
+    #[tokio::test]
+    async fn those_who_keep_coming_do_not_keep_a_server_that_leaves() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let address = listener.local_addr().expect("its address");
+        let come = || drop(std::net::TcpStream::connect(address).expect("somebody listens"));
+        come();
+        let (_leaving, phase) = watch::channel(Phase::Closing);
+        let (gate, taken_in) = (open_gate(), Cell::new(0));
+        let leave = accept(listener, &gate, phase, |_, _| {
+            taken_in.set(taken_in.get() + 1);
+            assert!(taken_in.get() <= BACKLOG, "it never ends");
+            come();
+        });
+        leave.await.expect("it can be served");
+        assert_eq!(taken_in.get(), BACKLOG);
+    }
 }

@@ -284,6 +284,21 @@ impl AsyncWrite for Stream {
     }
 }
 
+/// A gate with the limits that there are from the start, for tests.
+#[cfg(test)]
+pub(super) fn open_gate() -> Gate {
+    use std::num::NonZeroUsize;
+
+    use crate::access::{Access, Tenants};
+    use crate::config::Config;
+
+    let (scheduler, _workers) =
+        volley_scheduler::Scheduler::new(volley_scheduler::Config::default(), NonZeroUsize::MIN);
+    let config = Config::default();
+    let access = Access::of(&config.security, &Tenants::of(scheduler), None, Instant::now());
+    Gate::new(&Arc::new(ArcSwap::from_pointee(InForce { config: Arc::new(config), access })), None)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
