@@ -15,7 +15,7 @@ use hyper_util::server::graceful::Watcher;
 use volley_scheduler::Handoff;
 
 use super::service;
-use crate::http::{Arrival, Edge, Phase, accept};
+use crate::http::{Arrival, Edge, Phase, accept, speaks};
 
 /// How long a connection without calls may take to close when the server leaves.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -41,12 +41,7 @@ async fn converse(arrival: Arrival, edge: Arc<Edge>, handoff: Handoff, watcher: 
     };
     let limits = edge.grpc_gate.in_force().config.limits.clone();
     let mut phase = edge.phase.clone();
-    let spoke = tokio::select! {
-        biased;
-        spoke = tokio::time::timeout(limits.header_time, stream.first_byte()) => spoke,
-        _ = phase.wait_for(|phase| *phase == Phase::Closing) => return,
-    };
-    if !matches!(spoke, Ok(Ok(()))) {
+    if !speaks(&stream, limits.header_time, &mut phase).await {
         return;
     }
     // Held by each call until it is answered.

@@ -8,7 +8,7 @@ use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
-use super::gate::{Arrival, Gate};
+use super::gate::{Arrival, Gate, Stream};
 use super::listener::Phase;
 
 /// How many connections may wait to be accepted; the system may allow fewer. Callers who find no place try again a second
@@ -78,6 +78,17 @@ fn take_in_waiting(listener: tokio::net::TcpListener, take_in: impl Fn(TcpStream
         take_in(TcpStream::from_std(stream)?, address);
     }
     Ok(())
+}
+
+/// Waits until a connection that was silent so far says something. False if it does not within `patience`, or has not when
+/// the phase comes to be [`Phase::Closing`].
+pub(crate) async fn speaks(stream: &Stream, patience: Duration, phase: &mut watch::Receiver<Phase>) -> bool {
+    tokio::select! {
+        biased;
+        spoke = tokio::time::timeout(patience, stream.first_byte()) => matches!(spoke, Ok(Ok(()))),
+        // The system is asked again, for the runtime may not have heard of it yet.
+        _ = phase.wait_for(|phase| *phase == Phase::Closing) => stream.has_byte(),
+    }
 }
 
 #[cfg(test)]

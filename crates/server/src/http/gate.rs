@@ -1,6 +1,7 @@
 //! What every connection and every request passes, whichever listener it came to: limits, encryption, who may.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use hyper::HeaderMap;
 use hyper::body::{Body, Incoming};
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
@@ -231,6 +233,15 @@ impl Stream {
         };
         // Not `readable`, which may be mistaken.
         stream.peek(&mut [0]).await.map(drop)
+    }
+
+    /// Whether something arrived that nobody has read.
+    pub(crate) fn has_byte(&self) -> bool {
+        let stream = match &self.stream {
+            Transport::Plain(stream) => stream,
+            Transport::Encrypted(stream) => stream.get_ref().0,
+        };
+        SockRef::from(stream).peek(&mut [MaybeUninit::uninit()]).is_ok_and(|bytes| bytes > 0)
     }
 }
 

@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use tower::ServiceExt;
 use volley_scheduler::Handoff;
 
-use super::accept::accept;
+use super::accept::{accept, speaks};
 use super::body::RequestBody;
 use super::gate::{Arrival, Gate, Stream, Visit};
 use super::infer::{self, Target, failure};
@@ -159,12 +159,7 @@ where
             Err(error) => return tracing::debug!(%error, "a TLS handshake failed"),
         };
         let idle_time = self.gate.in_force().config.limits.idle_time;
-        let spoke = tokio::select! {
-            biased;
-            spoke = tokio::time::timeout(idle_time, stream.first_byte()) => spoke,
-            _ = self.phase.wait_for(|phase| *phase == Phase::Closing) => return,
-        };
-        if matches!(spoke, Ok(Ok(()))) {
+        if speaks(&stream, idle_time, &mut self.phase).await {
             // Boxed, so that a connection that does not speak has no room for it.
             Box::pin(self.converse(stream, peer, watcher)).await;
         }
@@ -181,7 +176,11 @@ where
         // and to copy one costs less than to hand over two.
         http.writev(false);
         http.max_header_size(limits.header_bytes.get()).max_headers(limits.headers.get()).header_read_timeout(None);
-        if let Err(error) = watcher.watch(http.serve_connection(stream, service)).await {
+        let connection = http.serve_connection(stream, service);
+        // A connection that was not read from yet is closed where it is told to close. This one will after its first request.
+        let leaves = *self.phase.borrow() > Phase::Serving;
+        let ended = if leaves { connection.await } else { watcher.watch(connection).await };
+        if let Err(error) = ended {
             tracing::debug!(%error, "a connection ended early");
         }
     }
@@ -208,5 +207,29 @@ where
         }
         pace.is_answered();
         Ok(response)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::{Ipv4Addr, TcpStream};
+
+    use super::*;
+    use crate::http::gate::open_gate;
+
+    #[tokio::test]
+    async fn a_request_on_a_connection_that_waits_when_the_server_leaves_is_answered() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let mut caller = TcpStream::connect(listener.local_addr().expect("its address")).expect("there is room");
+        caller.write_all(b"GET / HTTP/1.1\r\nHost: volley\r\n\r\n").expect("there is room");
+        let mut silent = TcpStream::connect(listener.local_addr().expect("its address")).expect("there is room");
+        let (_leaving, phase) = watch::channel(Phase::Closing);
+        let answer = |_, _, _| async { Response::new(Body::from("good bye")) };
+        serve(listener, Arc::new(open_gate()), phase, |_| Need::Nothing, answer).await.expect("it can be served");
+        let mut said = String::new();
+        caller.read_to_string(&mut said).expect("an answer, and the end");
+        assert!(said.contains("connection: close") && said.ends_with("good bye"), "{said:?}");
+        assert_eq!(silent.read(&mut [0]).expect("the end"), 0);
     }
 }

@@ -16,7 +16,7 @@ mod pace;
 mod repository;
 mod routes;
 
-pub(crate) use accept::{BACKLOG, accept};
+pub(crate) use accept::{BACKLOG, accept, speaks};
 pub(crate) use admin::serve_admin;
 pub(crate) use bodies::Held;
 pub(crate) use gate::{Arrival, Gate, Visit};
