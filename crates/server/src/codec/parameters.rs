@@ -66,25 +66,11 @@ struct Microseconds(u64);
 
 impl<'de> Deserialize<'de> for Microseconds {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct MicrosecondsVisitor;
-
-        impl Visitor<'_> for MicrosecondsVisitor {
-            type Value = Microseconds;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("microseconds, a whole number such as 50000")
-            }
-
-            fn visit_u64<E: de::Error>(self, value: u64) -> Result<Microseconds, E> {
-                Ok(Microseconds(value))
-            }
-
-            fn visit_i64<E: de::Error>(self, value: i64) -> Result<Microseconds, E> {
-                Err(E::invalid_value(de::Unexpected::Signed(value), &self))
-            }
-        }
-
-        deserializer.deserialize_any(MicrosecondsVisitor)
+        deserializer.deserialize_any(Scalar {
+            expected: "microseconds, a whole number such as 50000",
+            of_number: |value| Some(Self(value)),
+            of_text: |_| None,
+        })
     }
 }
 
@@ -94,32 +80,45 @@ struct Rank(Priority);
 
 impl<'de> Deserialize<'de> for Rank {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct RankVisitor;
+        deserializer.deserialize_any(Scalar {
+            expected: "0 (default), 1 (highest) to 4 (lowest), or one of critical, high, normal, low",
+            of_number: |value| match value {
+                0 => Some(Self(Priority::default())),
+                1 => Some(Self(Priority::Critical)),
+                2 => Some(Self(Priority::High)),
+                3 => Some(Self(Priority::Normal)),
+                4 => Some(Self(Priority::Low)),
+                _ => None,
+            },
+            of_text: |value| value.parse().map(Self).ok(),
+        })
+    }
+}
 
-        impl Visitor<'_> for RankVisitor {
-            type Value = Rank;
+/// Reads a parameter, a number or a word, whose refusal says in words of its own what would be right.
+struct Scalar<T> {
+    expected: &'static str,
+    of_number: fn(u64) -> Option<T>,
+    of_text: fn(&str) -> Option<T>,
+}
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("0 (default), 1 (highest) to 4 (lowest), or one of critical, high, normal, low")
-            }
+impl<T> Visitor<'_> for Scalar<T> {
+    type Value = T;
 
-            fn visit_u64<E: de::Error>(self, value: u64) -> Result<Rank, E> {
-                Ok(Rank(match value {
-                    0 => Priority::default(),
-                    1 => Priority::Critical,
-                    2 => Priority::High,
-                    3 => Priority::Normal,
-                    4 => Priority::Low,
-                    _ => return Err(E::invalid_value(de::Unexpected::Unsigned(value), &self)),
-                }))
-            }
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.expected)
+    }
 
-            fn visit_str<E: de::Error>(self, value: &str) -> Result<Rank, E> {
-                value.parse().map(Rank).map_err(|_| E::invalid_value(de::Unexpected::Str(value), &self))
-            }
-        }
+    fn visit_u64<E: de::Error>(self, value: u64) -> Result<T, E> {
+        (self.of_number)(value).ok_or_else(|| E::invalid_value(de::Unexpected::Unsigned(value), &self))
+    }
 
-        deserializer.deserialize_any(RankVisitor)
+    fn visit_i64<E: de::Error>(self, value: i64) -> Result<T, E> {
+        Err(E::invalid_value(de::Unexpected::Signed(value), &self))
+    }
+
+    fn visit_str<E: de::Error>(self, value: &str) -> Result<T, E> {
+        (self.of_text)(value).ok_or_else(|| E::invalid_value(de::Unexpected::Str(value), &self))
     }
 }
 
