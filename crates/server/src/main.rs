@@ -47,7 +47,11 @@ fn new_key(name: &str) -> Result<String, String> {
 }
 
 fn print(text: &str) -> Result<(), String> {
-    io::stdout().write_all(text.as_bytes()).map_err(|error| error.to_string())
+    match io::stdout().write_all(text.as_bytes()) {
+        // Who reads has read enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.map_err(|error| error.to_string()),
+    }
 }
 
 fn serve(settings: Settings) -> Result<(), String> {
