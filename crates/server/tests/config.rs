@@ -68,6 +68,26 @@ fn everything_wrong_is_told_at_once_with_its_place_its_value_and_what_would_be_r
 }
 
 #[test]
+fn what_is_wrong_is_told_line_by_line_then_by_variable_and_option() {
+    let file =
+        File::of("order", "[scheduler]\nmax_wait = 5\n[log]\nfilter = \"inof\"\n[http]\nport = 70000\nprot = 1\n");
+    let path = file.0.display().to_string();
+    let (_, text) = config(&["check", "--config", &path, "--workers", "x"], &[("VOLLEY_CACHE__ENABLED", "maybe")]);
+    let origins = [":2: scheduler", ":4: log", ":6: http", ":7: http", "VOLLEY_CACHE__ENABLED", "--workers"];
+    let places: Vec<_> = origins.iter().map(|origin| text.find(origin).unwrap_or_else(|| panic!("{text}"))).collect();
+    assert!(places.is_sorted(), "{text}");
+}
+
+#[test]
+fn who_has_read_enough_of_what_is_printed_may_stop() {
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_volley-server"));
+    let output = command.args(["config", "schema"]).stdout(writer).output().expect("the server was built");
+    assert_eq!((output.status.success(), output.stderr), (true, Vec::new()));
+}
+
+#[test]
 fn every_place_where_a_file_is_not_toml_is_told_by_line() {
     let file = File::of("torn", "[http]\nport = = 1\n[log]\nfilter = \"info\n");
     let message = read(&file.0, None).expect_err("it is not TOML");

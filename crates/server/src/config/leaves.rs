@@ -10,8 +10,8 @@ use serde_json::{Map, Value};
 use super::problem::Problem;
 use super::shape::{Field, Shape, root};
 
-/// Where a setting was said.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Where a setting was said; in the order of the layers, and in the file of its lines.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Origin {
     /// Nowhere.
     Default,

@@ -166,6 +166,8 @@ impl Layers {
             }
             Err(_) => {}
         }
+        // As whoever puts them right comes to them.
+        problems.sort_by(|one, other| one.origin.cmp(&other.origin));
         Err(ConfigError { problems })
     }
 }

@@ -108,7 +108,6 @@ impl Shape {
         if let Self::Choice(words) = self { Some(words) } else { None }
     }
 
-    /// Whether `value` may stand here.
     /// Whether a secret may lie somewhere within.
     pub(super) fn holds_secret(&self) -> bool {
         match self {
@@ -119,6 +118,7 @@ impl Shape {
         }
     }
 
+    /// Whether `value` may stand here.
     pub(super) fn admits(&self, value: &Value) -> bool {
         match (self, value) {
             (Self::Table(fields), Value::Object(table)) => {
