@@ -66,10 +66,12 @@ impl Server {
         let config = Arc::clone(settings.config());
         let started = Instant::now();
         // Ports first: they are what most often goes wrong, and cost nothing to find out.
-        let http_listener = bind("http", config.http.host, config.http.port)?;
-        let grpc_listener = bind("grpc", config.grpc.host, config.grpc.port)?;
-        let metrics_listener = bind("metrics", config.metrics.host, config.metrics.port)?;
-        let admin_listener = bind("admin", config.admin.host, config.admin.port)?;
+        let [http_listener, grpc_listener, metrics_listener, admin_listener] = bind_all([
+            ("http", config.http.host, config.http.port),
+            ("grpc", config.grpc.host, config.grpc.port),
+            ("metrics", config.metrics.host, config.metrics.port),
+            ("admin", config.admin.host, config.admin.port),
+        ])?;
         let (http_address, grpc_address) = (local(&http_listener)?, local(&grpc_listener)?);
         let (metrics_address, admin_address) = (local(&metrics_listener)?, local(&admin_listener)?);
         let tls = Tls::open(&config.tls, b"http/1.1").map_err(StartError::other)?;
@@ -271,6 +273,18 @@ fn model_options(config: &RuntimeConfig) -> Result<ModelOptions, String> {
     })
 }
 
+/// Listens on all of these addresses, each of a section of the configuration; or says of all that cannot be had.
+fn bind_all<const N: usize>(wanted: [(&str, IpAddr, u16); N]) -> Result<[TcpListener; N], StartError> {
+    let mut failures = Vec::new();
+    let listeners =
+        wanted.map(|(section, host, port)| bind(section, host, port).map_err(|failure| failures.push(failure.0)).ok());
+    match &failures[..] {
+        [] => Ok(listeners.map(|listener| listener.expect("none failed"))),
+        [only] => Err(StartError(only.clone())),
+        several => Err(StartError(format!("{} ports cannot be had:\n  {}", several.len(), several.join("\n  ")))),
+    }
+}
+
 fn bind(section: &str, host: IpAddr, port: u16) -> Result<TcpListener, StartError> {
     let bound = TcpListener::bind((host, port)).and_then(|listener| {
         // Bound, it listens with the standard library's own, smaller number.
@@ -311,6 +325,21 @@ mod tests {
     use std::net::{Ipv4Addr, TcpStream};
 
     use super::*;
+
+    #[test]
+    fn all_ports_that_are_taken_are_told_at_once() {
+        let host = Ipv4Addr::LOCALHOST.into();
+        let [one, other] = bind_all([("http", host, 0), ("grpc", host, 0)]).expect("free ports");
+        let [one, other] = [one, other].map(|listener| (local(&listener).expect("its address").port(), listener));
+        let wanted = [("http", host, one.0), ("grpc", host, 0), ("admin", host, other.0)];
+        let told = bind_all(wanted).expect_err("two are taken").to_string();
+        let lines: Vec<_> = told.lines().collect();
+        assert_eq!(lines.len(), 3, "{told}");
+        assert!(lines[1].contains("http.port") && lines[1].ends_with("--http-port"), "{told}");
+        assert!(lines[2].contains("admin.port") && lines[2].contains(&other.0.to_string()), "{told}");
+        let told = bind_all([("http", host, one.0), ("grpc", host, 0)]).expect_err("one is taken").to_string();
+        assert!(told.starts_with("http.port: ") && told.lines().count() == 1, "{told}");
+    }
 
     #[test]
     fn hundreds_connect_at_once_before_any_is_accepted() {
