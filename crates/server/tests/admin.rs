@@ -30,3 +30,22 @@ fn operators_read_the_configuration_see_health_in_detail_and_load_models() {
         "operators have a listener of their own"
     );
 }
+
+#[test]
+fn what_the_listeners_for_operators_and_metrics_do_not_answer_they_say_with_what_they_do() {
+    let server = ServerProcess::start(&[]);
+    let refusal = |address, method: &str, path: &str| {
+        let reply = Connection::to(address).send(method, path, &[], b"");
+        let error = reply.json()["error"].as_str().expect("a text").to_owned();
+        (reply.status, error)
+    };
+    let (status, error) = refusal(server.admin, "GET", "/v2/health/live");
+    assert_eq!(status, 404);
+    for path in ["/admin/config", "/admin/health", "/admin/cache/invalidate", "/v2/repository/models/{model}/load"] {
+        assert!(error.contains(path), "{error}");
+    }
+    let elsewhere = "nothing answers GET /; there is /metrics".to_owned();
+    assert_eq!(refusal(server.metrics, "GET", "/"), (404, elsewhere));
+    assert_eq!(refusal(server.admin, "DELETE", "/admin/config").0, 405);
+    assert_eq!(refusal(server.metrics, "POST", "/metrics").0, 405);
+}

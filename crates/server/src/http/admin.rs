@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Extension, State};
-use axum::http::StatusCode;
+use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
 use serde::Serialize;
@@ -18,12 +18,16 @@ use volley_scheduler::Priority;
 use super::body::Whole;
 use super::gate::Gate;
 use super::listener::{Edge, Phase, serve};
+use super::routes::{no_route, wrong_method};
 use super::{cache, repository};
 use crate::access::Need;
 use crate::config::{Change, ConfigError, Scope, Settings, described};
 use crate::error::{ApiError, Cause};
 use crate::pipeline::lane;
 use crate::updates::{Author, Refused, Updates};
+
+const CONFIG: &str = "/admin/config";
+const HEALTH: &str = "/admin/health";
 
 /// What admin requests speak of.
 #[derive(Debug)]
@@ -47,10 +51,12 @@ pub(crate) async fn serve_admin(
         .fold(cache::router(), |router, route| router.route(route.path, route.handler))
         .with_state(Arc::clone(&edge));
     let router = Router::new()
-        .route("/admin/config", get(config).put(replace).patch(merge))
-        .route("/admin/health", get(health))
+        .route(CONFIG, get(config).put(replace).patch(merge))
+        .route(HEALTH, get(health))
         .with_state(Arc::new(Admin { edge, updates }))
-        .merge(shared);
+        .merge(shared)
+        .fallback(elsewhere)
+        .method_not_allowed_fallback(wrong_method);
     let (_stays, phase) = watch::channel(Phase::Serving);
     serve(
         listener,
@@ -68,6 +74,11 @@ pub(crate) async fn serve_admin(
         },
     )
     .await
+}
+
+async fn elsewhere(method: Method, uri: Uri) -> ApiError {
+    let paths = [CONFIG, HEALTH, cache::PATH].into_iter().chain(repository::routes().map(|route| route.path));
+    no_route(&method, &uri, &format!("there are {}", paths.collect::<Vec<_>>().join(", ")))
 }
 
 /// Every setting with its value, where it was said, and whether it can change while the server runs; and what this API

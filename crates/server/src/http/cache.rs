@@ -13,8 +13,10 @@ use super::body::Whole;
 use super::listener::Edge;
 use crate::error::{ApiError, Cause};
 
+pub(super) const PATH: &str = "/admin/cache/invalidate";
+
 pub(super) fn router() -> Router<Arc<Edge>> {
-    Router::new().route("/admin/cache/invalidate", post(invalidate))
+    Router::new().route(PATH, post(invalidate))
 }
 
 #[derive(Deserialize)]

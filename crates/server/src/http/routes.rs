@@ -215,16 +215,18 @@ async fn v1_model(State(edge): State<Arc<Edge>>, named: Named) -> AboutModel<Mod
 }
 
 async fn no_such_route(method: Method, uri: Uri) -> ApiError {
-    let path = uri.path();
-    let message = if path.contains("sharedmemory") {
-        "shared memory is not offered; send the values".to_owned()
-    } else {
-        format!("nothing answers {method} {path}; the routes are listed in /openapi.json")
-    };
-    ApiError::new(Cause::NotFound, message)
+    if uri.path().contains("sharedmemory") {
+        return ApiError::new(Cause::NotFound, "shared memory is not offered; send the values");
+    }
+    no_route(&method, &uri, "the routes are listed in /openapi.json")
 }
 
-async fn wrong_method(method: Method, uri: Uri) -> Response<Body> {
+/// Refuses what there is no route for; `known` says which there are.
+pub(super) fn no_route(method: &Method, uri: &Uri, known: &str) -> ApiError {
+    ApiError::new(Cause::NotFound, format!("nothing answers {method} {}; {known}", uri.path()))
+}
+
+pub(super) async fn wrong_method(method: Method, uri: Uri) -> Response<Body> {
     let path = uri.path();
     let mut refusal = failure(&ApiError::new(Cause::MethodNotAllowed, format!("{path} does not answer {method}")));
     // The router takes it for a model of that name, and would say what that answers.
