@@ -316,6 +316,16 @@ mod tests {
     }
 
     #[test]
+    fn the_example_in_the_readme_is_read() {
+        let (_, example) = include_str!("../README.md").split_once("```toml\n").expect("an example");
+        let (example, _) = example.split_once("```").expect("its end");
+        let (config, unused) = read(&[("config.toml", example)]).expect("good");
+        assert_eq!(config.max_batch.map(NonZeroUsize::get), Some(32));
+        assert_eq!(config.inputs.map(|inputs| inputs.len()), Some(1));
+        assert_eq!(unused, [""; 0]);
+    }
+
+    #[test]
     fn what_config_toml_says_wins_and_what_it_does_not_say_is_tritons() {
         let of_triton = ("config.pbtxt", "max_batch_size: 8 version_policy { all {} }");
         let (config, unused) =
