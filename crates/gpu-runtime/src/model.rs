@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ort::session::Session as OrtSession;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
@@ -281,12 +281,18 @@ impl Model {
         let new_graph = probe.new_graph.and_then(|file| std::fs::read(&file.0).ok()).filter(|graph| !graph.is_empty());
         // Not before the check: what is kept comes from a file that is right.
         let keep = steady || reuse == Reuse::Nothing;
-        if new_graph.is_some() || (keep && !reused) {
-            let graph = new_graph.as_deref().or(model.graph.as_deref());
-            probe.record.write(keep.then_some(&*model.measured), graph);
-        }
+        let is_news = new_graph.is_some() || (keep && !reused);
+        let graph = new_graph.as_deref().or(model.graph.as_deref());
+        let written = is_news && probe.record.write(keep.then_some(&*model.measured), graph);
+        // Why the next start may have to measure again.
+        let measured = match (reused, keep, written) {
+            (true, ..) => "at an earlier start",
+            (false, false, _) => "now; not kept, as the machine was busy",
+            (false, true, false) => "now; not kept, as no folder can be written",
+            (false, true, true) => "now, and kept",
+        };
         let (placement, best_batch) = (&model.placement, model.best_batch());
-        tracing::info!(path = %path.display(), %placement, golden, best_batch, reused, "model loaded");
+        tracing::info!(path = %path.display(), %placement, golden, best_batch, measured, "model loaded");
         Ok(model)
     }
 
@@ -500,12 +506,17 @@ fn choose_provider(
 
 /// A library without a provider is how most machines without a GPU look; one that has it and cannot start it is a fault.
 fn report_passed_over(path: &Path, passed_over: &[(Provider, String)], using: Provider) {
+    /// What was told to be missing: a process has one library, so it is missing for every model.
+    static TOLD: Mutex<Vec<Provider>> = Mutex::new(Vec::new());
     for (skipped, reason) in passed_over {
-        let path = path.display();
-        if skipped.missing_from_library().is_some() {
-            tracing::info!(%path, %skipped, reason, %using, "execution provider not available");
-        } else {
-            tracing::warn!(%path, %skipped, reason, %using, "execution provider not available");
+        if skipped.missing_from_library().is_none() {
+            tracing::warn!(path = %path.display(), %skipped, reason, %using, "execution provider not available");
+            continue;
+        }
+        let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+        if !told.contains(skipped) {
+            told.push(*skipped);
+            tracing::info!(%skipped, reason, %using, "execution provider not available");
         }
     }
 }

@@ -123,11 +123,13 @@ impl Record {
         self.folders.iter().find_map(|folder| Unfinished::new(folder, "onnx").ok())
     }
 
-    /// Keeps the measurements and the graph, or says in the log that it cannot.
-    pub(crate) fn write(&self, measured: Option<&[Measured]>, graph: Option<&[u8]>) {
-        if !self.folders.iter().any(|folder| self.write_in(folder, measured, graph).is_ok()) {
+    /// Keeps the measurements and the graph; whether it could.
+    pub(crate) fn write(&self, measured: Option<&[Measured]>, graph: Option<&[u8]>) -> bool {
+        let written = self.folders.iter().any(|folder| self.write_in(folder, measured, graph).is_ok());
+        if !written {
             tracing::debug!(record = self.name, folders = ?self.folders, "nothing is kept: no folder can be written");
         }
+        written
     }
 
     fn write_in(&self, folder: &Path, measured: Option<&[Measured]>, graph: Option<&[u8]>) -> io::Result<()> {
@@ -244,7 +246,7 @@ mod tests {
     }
 
     fn write(record: &Record, graph: &[u8]) {
-        record.write(Some(&MEASURED), Some(graph));
+        assert!(record.write(Some(&MEASURED), Some(graph)));
     }
 
     #[test]
@@ -293,7 +295,7 @@ mod tests {
         assert!(other.join("model-key.toml").is_file());
         let nowhere = record(&[&blocked]);
         assert!(nowhere.new_graph().is_none());
-        nowhere.write(Some(&MEASURED), None);
+        assert!(!nowhere.write(Some(&MEASURED), None));
         assert_eq!(nowhere.read(), None);
     }
 }

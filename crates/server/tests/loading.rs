@@ -39,6 +39,21 @@ fn served_version(connection: &mut Connection) -> String {
 }
 
 #[test]
+fn a_start_says_once_what_the_library_lacks_and_of_each_file_when_it_was_measured() {
+    let server = ServerProcess::start(&[]);
+    server.terminate();
+    let (_, log) = server.wait();
+    let said = |message: &str| log.iter().filter(|line| line["message"] == message).collect::<Vec<_>>();
+    assert!(said("execution provider not available").len() <= 1, "{log:?}");
+    let loaded = said("model loaded");
+    assert!(loaded.len() > 1, "the bundled model has several variants: {log:?}");
+    for line in loaded {
+        let measured = line["measured"].as_str().unwrap_or_default();
+        assert!(["at an earlier start", "now"].iter().any(|start| measured.starts_with(start)), "{line}");
+    }
+}
+
+#[test]
 fn a_load_takes_in_a_new_version_and_an_unload_takes_the_model_out() {
     let repository = bundled("versions");
     let server = serve(&repository);
