@@ -72,6 +72,10 @@ gpu-check *args:
 bench name *args:
     #!/usr/bin/env bash
     set -euo pipefail
+    if ! grep -q "^_bench-{{name}} " justfile; then
+        echo "there is no benchmark {{name}}; there are $(sed -n 's/^_bench-\([a-z-]*\) .*/\1/p' justfile | paste -sd ' ')" >&2
+        exit 1
+    fi
     keep=no rest=()
     for word in {{args}}; do
         if [ "$word" = --report ]; then keep=yes; else rest+=("$word"); fi
