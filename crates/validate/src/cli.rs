@@ -58,6 +58,9 @@ pub(crate) struct Common {
     /// The model's version; the server picks one when none is given.
     #[arg(long, global = true)]
     pub(crate) model_version: Option<String>,
+    /// The API key, where the server asks for one. Better said by the variable than here, where others see it.
+    #[arg(long, global = true, value_name = "KEY", env = "VALIDATE_KEY", hide_env_values = true)]
+    pub(crate) key: Option<String>,
     /// TOML file with other thresholds than the default promise.
     ///
     /// What it does not name keeps its default. One line of it may be

@@ -101,6 +101,9 @@ async fn reach(common: &Common) -> Result<Subject, Box<dyn Error>> {
     if let Some(version) = &common.model_version {
         target = target.with_version(version)?;
     }
+    if let Some(key) = &common.key {
+        target = target.with_key(key)?;
+    }
     let subject = Subject::reach(target, &common.request_options())
         .await
         .map_err(|error| with_remedy(error, common))?

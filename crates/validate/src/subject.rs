@@ -8,7 +8,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::Request;
-use hyper::header::HOST;
 use thiserror::Error;
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -202,10 +201,9 @@ impl SubjectError {
 }
 
 async fn fetch_metadata(address: SocketAddr, target: &Target) -> Result<Answer, Failure> {
-    let request = Request::get(target.metadata_path())
-        .header(HOST, target.authority())
-        .body(Full::new(Bytes::new()))
-        .map_err(|error| Failure::new(FailureKind::Connect, error.to_string()))?;
+    let malformed = |error: hyper::http::Error| Failure::new(FailureKind::Connect, error.to_string());
+    let mut request = Request::get(target.metadata_path()).body(Full::new(Bytes::new())).map_err(malformed)?;
+    *request.headers_mut() = target.headers().map_err(malformed)?;
     let mut link = Link::open(address).await?;
     link.exchange(request).await?.into_success()
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use hyper::Uri;
+use hyper::header::{AUTHORIZATION, HOST, HeaderMap, HeaderValue};
 use thiserror::Error;
 
 /// The address of one model on one server.
@@ -23,6 +24,8 @@ pub struct Target {
     prefix: String,
     model: String,
     version: Option<String>,
+    /// Not shown by `Debug`.
+    authorization: Option<HeaderValue>,
 }
 
 impl Target {
@@ -52,6 +55,7 @@ impl Target {
             prefix: uri.path().trim_end_matches('/').to_owned(),
             model: path_segment("model name", model.into())?,
             version: None,
+            authorization: None,
         })
     }
 
@@ -62,6 +66,18 @@ impl Target {
     /// When the version could not be part of a path.
     pub fn with_version(mut self, version: impl Into<String>) -> Result<Self, TargetError> {
         self.version = Some(path_segment("model version", version.into())?);
+        Ok(self)
+    }
+
+    /// Names the caller by an API key, sent as `Authorization: Bearer KEY`.
+    ///
+    /// # Errors
+    ///
+    /// When the key could not be part of a header.
+    pub fn with_key(mut self, key: &str) -> Result<Self, TargetError> {
+        let mut value = HeaderValue::try_from(format!("Bearer {key}")).map_err(|_| TargetError::Key)?;
+        value.set_sensitive(true);
+        self.authorization = Some(value);
         Ok(self)
     }
 
@@ -85,6 +101,13 @@ impl Target {
         } else {
             format!("{}:{}", self.host, self.port)
         }
+    }
+
+    /// The headers that say whom a request is for, and who sends it.
+    pub(crate) fn headers(&self) -> Result<HeaderMap, hyper::http::Error> {
+        let host = HeaderValue::try_from(self.authority())?;
+        let authorization = self.authorization.clone().map(|value| (AUTHORIZATION, value));
+        Ok([(HOST, host)].into_iter().chain(authorization).collect())
     }
 
     /// Path of the model's metadata (Open Inference Protocol V2).
@@ -129,6 +152,9 @@ pub enum TargetError {
         /// As given.
         given: String,
     },
+    /// An API key cannot be part of a header; it is not shown.
+    #[error("the key cannot be part of a header: use visible ASCII characters")]
+    Key,
 }
 
 fn path_segment(what: &'static str, given: String) -> Result<String, TargetError> {
@@ -172,5 +198,13 @@ mod tests {
         }
         assert!(Target::new("http://h:1", "a/b").is_err());
         assert!(Target::new("http://h:1", "m").unwrap().with_version("").is_err());
+        assert_eq!(Target::new("http://h:1", "m").unwrap().with_key("a\nb"), Err(TargetError::Key));
+    }
+
+    #[test]
+    fn a_key_is_sent_and_never_shown() {
+        let target = Target::new("http://h:1", "m").unwrap().with_key("secret").unwrap();
+        assert_eq!(target.headers().unwrap()[AUTHORIZATION], "Bearer secret");
+        assert!(!format!("{target:?} {target}").contains("secret"));
     }
 }

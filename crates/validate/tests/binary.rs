@@ -173,3 +173,25 @@ fn a_run_that_cannot_be_made_exits_with_2_and_says_what_would_be_right() {
     }
     assert_eq!(server.arrived("cnn_lstm"), 0);
 }
+
+#[test]
+fn a_server_that_asks_for_a_key_is_told_the_one_of_the_environment_or_the_command_line() {
+    let server = Mock::start(Behaviour::Keyed("open-sesame"));
+    let profile = file("keyed.toml", LENIENT);
+    let run = |options: &[&str], key: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_volley-validate"));
+        command
+            .args(["--distinct", "4", "--warmup", "0s", "--url", &server.url()])
+            .args(options)
+            .env("VALIDATE_KEY", key);
+        command.args(["--profile", profile.to_str().unwrap(), "sla", "--rate", "1500", "--duration", "1s"]);
+        command.output().unwrap()
+    };
+    for (options, key) in [(&[][..], "open-sesame"), (&["--key", "open-sesame"], "another")] {
+        let output = run(options, key);
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+    }
+    let refused = run(&[], "another");
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(stderr(&refused).contains("who are you?") && !stderr(&refused).contains("another"), "{}", stderr(&refused));
+}

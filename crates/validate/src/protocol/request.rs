@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
+use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request, Uri};
 use rand::SeedableRng;
 use rand::rngs::Xoshiro256PlusPlus;
@@ -178,9 +178,7 @@ impl PreparedRequests {
             .collect();
 
         let http = |source: hyper::http::Error| RequestError::Http { target: target.to_string(), source };
-        let mut headers = HeaderMap::new();
-        let host = HeaderValue::try_from(target.authority()).map_err(|e| http(e.into()))?;
-        headers.insert(HOST, host);
+        let mut headers = target.headers().map_err(http)?;
         let content_type = match options.encoding {
             Encoding::Binary => {
                 headers.insert(HeaderName::from_static(JSON_LENGTH_HEADER), HeaderValue::from(json_length));

@@ -22,7 +22,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{oneshot, watch};
 
-/// How inference requests are treated. Metadata is always answered.
+/// How inference requests are treated. Metadata is answered, but to who has no key that is asked for.
 #[derive(Debug, Clone)]
 pub(crate) enum Behaviour {
     /// Two outputs in the encoding asked for, at once.
@@ -35,6 +35,8 @@ pub(crate) enum Behaviour {
     Body(&'static str),
     /// Every other request is dropped with its connection.
     HangUpOnEverySecond,
+    /// As `Answer`, to who sends this key; anybody else is not let in.
+    Keyed(&'static str),
     /// No reply, ever.
     Silence,
     /// Stalled: no reply before so many requests for the model named `driver` have arrived.
@@ -134,6 +136,11 @@ async fn answer(request: Request<Incoming>, state: &State) -> Result<Reply, Hang
     let Some(model) = path.strip_prefix("/v2/models/") else {
         return Ok(with_status(404, "no such path"));
     };
+    if let Behaviour::Keyed(key) = state.behaviour
+        && request.headers().get("authorization").is_none_or(|value| *value != *format!("Bearer {key}"))
+    {
+        return Ok(with_status(401, "who are you?"));
+    }
     let Some((model, _)) = model.split_once("/infer") else {
         return Ok(metadata(request.method(), model));
     };
@@ -153,7 +160,7 @@ async fn answer(request: Request<Incoming>, state: &State) -> Result<Reply, Hang
         Behaviour::Status(status) => Ok(with_status(status, "told to refuse")),
         Behaviour::Body(body) => Ok(Response::new(Full::new(Bytes::from_static(body.as_bytes())))),
         Behaviour::HangUpOnEverySecond if ordinal.is_multiple_of(2) => Err(HangUp),
-        Behaviour::Answer | Behaviour::HangUpOnEverySecond => Ok(good(binary)),
+        Behaviour::Answer | Behaviour::Keyed(_) | Behaviour::HangUpOnEverySecond => Ok(good(binary)),
         Behaviour::Silence => match pending::<Infallible>().await {},
         Behaviour::StallUntilDriven(_) => {
             let mut released = state.when_released.subscribe();
