@@ -10,7 +10,7 @@ use common::grpc::{
     Client, Contents, InferRequest, InferResponse, Input, Named, Nothing, Output, Parameter, SERVICE, StreamResponse,
     framed, raw_request,
 };
-use common::{Connection, ServerProcess, binary_request, eventually, window};
+use common::{Connection, ServerProcess, binary_request, eventually, held, window};
 use prost::Message;
 use serde_json::json;
 
@@ -278,10 +278,13 @@ fn a_compressed_message_is_read_and_answered_compressed_and_a_bomb_is_refused() 
 #[test]
 fn a_call_that_its_caller_gives_up_is_counted_as_cancelled() {
     let server = ServerProcess::start(&[("VOLLEY_RUNTIME__WORKERS", "1")]);
-    // Whether a call was read, and not yet answered, when its caller left is for the system to say: some soon are.
+    // Whether a call was read, and not yet answered, when its caller left is for the system to say: some soon are, if
+    // callers have more patience and less.
     let until = Instant::now() + Duration::from_secs(60);
+    let mut patience = [1, 2, 4, 8, 16, 32, 64].map(|ms| Duration::from_micros(500 * ms)).into_iter().cycle();
     loop {
-        Client::to(server.grpc).call_and_leave("ModelInfer", &raw_request(&vec![window(9); 8]), 32);
+        let patience = patience.next().expect("it goes round");
+        Client::to(server.grpc).call_and_leave("ModelInfer", &raw_request(&vec![window(9); 8]), 32, patience);
         let text = server.metrics();
         let mut cancelled = text.lines().filter(|line| line.contains(r#"reason="cancelled""#));
         if cancelled.any(|line| !line.ends_with(" 0")) {
@@ -361,8 +364,8 @@ fn messages_for_which_there_is_no_room_are_refused_as_over_http() {
         client.call_raw(&format!("{SERVICE}ModelStreamInfer"), &gzip, vec![frame.clone()])
     };
     let plain = framed(&asked.encode_to_vec(), false);
-    let holding = hold(&server, 30_000);
-    eventually("the other body", || client.call("ModelInfer", &[], &asked).code == EXHAUSTED);
+    let holding =
+        held("the other body", || hold(&server, 30_000), || client.call("ModelInfer", &[], &asked).code == EXHAUSTED);
     let refused = client.call("ModelInfer", &[], &asked);
     assert_eq!((refused.code, refused.headers.get("retry-after").map(String::as_str)), (EXHAUSTED, Some("1")));
     assert!(refused.message.contains("limits.body_bytes"), "{}", refused.message);
@@ -399,8 +402,11 @@ fn each_message_of_a_stream_is_let_in_for_itself() {
         stream.next::<StreamResponse>().error_message
     };
     assert_eq!(ask(), "");
-    let holding = hold(&server, 100);
-    eventually("the other request", || server.connect().send("GET", "/v2", &[], b"").status == 503);
+    let holding = held(
+        "the other request",
+        || hold(&server, 100),
+        || server.connect().send("GET", "/v2", &[], b"").status == 503,
+    );
     let refused = ask();
     assert!(refused.contains("limits.requests"), "the stream has no place of its own: {refused:?}");
     let_go(holding);

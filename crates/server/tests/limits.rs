@@ -3,7 +3,7 @@
 mod common;
 
 use common::grpc::{Client, Nothing};
-use common::{Connection, ServerProcess, binary_request, eventually, window};
+use common::{Connection, ServerProcess, binary_request, eventually, held, window};
 use serde_json::json;
 
 #[test]
@@ -60,9 +60,12 @@ fn one_connection_too_many_is_told_so_and_places_are_given_back() {
 #[test]
 fn one_request_too_many_is_refused_at_once_and_probes_are_answered_still() {
     let server = ServerProcess::start(&[("VOLLEY_LIMITS__REQUESTS", "1")]);
-    let mut holding = server.connect();
-    holding.write_raw(b"POST /v2/models/cnn_lstm/infer HTTP/1.1\r\nHost: volley\r\nContent-Length: 2\r\n\r\n{");
-    eventually("the first request", || {
+    let first = || {
+        let mut first = server.connect();
+        first.write_raw(b"POST /v2/models/cnn_lstm/infer HTTP/1.1\r\nHost: volley\r\nContent-Length: 2\r\n\r\n{");
+        first
+    };
+    let mut holding = held("the first request", first, || {
         let refused = server.connect().send("GET", "/v2", &[], b"");
         refused.status == 503
             && refused.header("retry-after") == Some("1")
@@ -77,9 +80,12 @@ fn one_request_too_many_is_refused_at_once_and_probes_are_answered_still() {
 #[test]
 fn what_operators_ask_takes_a_place_until_it_is_answered() {
     let server = ServerProcess::start(&[("VOLLEY_LIMITS__REQUESTS", "1")]);
-    let mut holding = Connection::to(server.admin);
-    holding.write_raw(b"PUT /admin/config HTTP/1.1\r\nHost: volley\r\nContent-Length: 2\r\n\r\n{");
-    eventually("its place", || server.connect().send("GET", "/v2", &[], b"").status == 503);
+    let change = || {
+        let mut change = Connection::to(server.admin);
+        change.write_raw(b"PUT /admin/config HTTP/1.1\r\nHost: volley\r\nContent-Length: 2\r\n\r\n{");
+        change
+    };
+    let mut holding = held("its place", change, || server.connect().send("GET", "/v2", &[], b"").status == 503);
     holding.write_raw(b"}");
     assert_eq!(holding.read().expect("an answer").status, 200);
     eventually("room", || server.connect().send("GET", "/v2", &[], b"").status == 200);
@@ -114,9 +120,12 @@ fn bodies_for_which_there_is_no_room_are_refused_and_their_callers_are_told_so()
     let request = binary_request(&[window(1)], &json!({}));
     assert_eq!(server.connect().infer(&request).status, 200, "what is only announced keeps nobody out");
 
-    let (mut holding, held) = (server.connect(), vec![b' '; 7_990_000]);
-    holding.write_raw(&[head(held.len() + 1).as_bytes(), &held].concat());
-    eventually("the first body", || server.connect().infer(&request).status == 503);
+    let first = || {
+        let (mut first, most) = (server.connect(), vec![b' '; 7_990_000]);
+        first.write_raw(&[head(most.len() + 1).as_bytes(), &most].concat());
+        first
+    };
+    let mut holding = held("the first body", first, || server.connect().infer(&request).status == 503);
     let refused = server.connect().infer(&request);
     assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")));
     assert!(refused.error().contains("limits.body_bytes"), "{}", refused.error());

@@ -131,13 +131,16 @@ fn a_request_whose_caller_hangs_up_is_counted_as_cancelled() {
     let request = binary_request(&[window(9)], &json!({ "cache": false }));
     let length = request.json_length.expect("it is binary").to_string();
     let headers = [("Inference-Header-Content-Length", length.as_str())];
-    // Whether a request was read, and not yet answered, when its caller left is for the system to say: some soon are.
+    // Whether a request was read, and not yet answered, when its caller left is for the system to say: some soon are, if
+    // callers have more patience and less.
     let until = Instant::now() + Duration::from_secs(60);
+    let mut patience = [0, 1, 2, 4, 8, 16, 32].map(Duration::from_millis).into_iter().cycle();
     let text = loop {
         let mut callers: Vec<_> = (0..32).map(|_| server.connect()).collect();
         for caller in &mut callers {
             caller.write("POST", "/v2/models/cnn_lstm/infer", &headers, &request.bytes);
         }
+        std::thread::sleep(patience.next().expect("it goes round"));
         drop(callers);
         let text = metrics(&server);
         let cancelled = text.lines().filter(|line| line.contains(r#"reason="cancelled""#));

@@ -197,9 +197,10 @@ fn the_log_says_when_redis_is_lost_and_when_it_answers_again() {
     redis.stop();
     wait_until("Redis is missed", || ago() > 6.0);
     redis.start_again();
-    let heard = Instant::now();
+    wait_until("Redis is back", || ago() < 0.8);
     // For as long as several looks take, it is heard of.
-    wait_until("Redis is back", || ago() < 0.8 && heard.elapsed() > Duration::from_secs(4));
+    let heard = Instant::now();
+    wait_until("Redis is looked at", || ago() < 0.8 && heard.elapsed() > Duration::from_secs(4));
     server.terminate();
     let (_, log) = server.wait();
     let said =

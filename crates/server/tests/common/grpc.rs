@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::Stream;
@@ -94,7 +95,7 @@ impl Client {
     }
 
     /// Sends calls and hangs up before they are answered.
-    pub(crate) fn call_and_leave(mut self, method: &str, message: &impl Message, count: usize) {
+    pub(crate) fn call_and_leave(mut self, method: &str, message: &impl Message, count: usize, patience: Duration) {
         let frame = framed(&message.encode_to_vec(), false);
         self.runtime.block_on(async {
             let calls = (0..count).map(|_| {
@@ -102,9 +103,8 @@ impl Client {
                 self.sender.send_request(request(&format!("{SERVICE}{method}"), &[], Box::pin(body)))
             });
             let calls = futures_util::future::join_all(calls);
-            let a_moment = std::time::Duration::from_micros(500);
             // Whichever is first: a call that is answered by then was none to be hung up on.
-            let _ = tokio::time::timeout(a_moment, calls).await;
+            let _ = tokio::time::timeout(patience, calls).await;
         });
     }
 }

@@ -129,6 +129,19 @@ pub(crate) fn eventually(what: &str, mut is_there: impl FnMut() -> bool) {
     panic!("{what} never came");
 }
 
+/// A request that holds what there is room for once, and is sent again as long as it is refused: whoever looks whether it
+/// `is_held` may have had the room itself when it came.
+pub(crate) fn held(what: &str, request: impl Fn() -> Connection, mut is_held: impl FnMut() -> bool) -> Connection {
+    let mut holding = request();
+    eventually(what, || {
+        if holding.is_answered() {
+            holding = request();
+        }
+        is_held() && !holding.is_answered()
+    });
+    holding
+}
+
 /// A response, read whole.
 #[derive(Debug)]
 pub(crate) struct Reply {
@@ -201,6 +214,15 @@ impl Connection {
     /// Sends bytes as they are. A server that has answered and closed already makes this fail, which is no news.
     pub(crate) fn write_raw(&mut self, bytes: &[u8]) {
         let _ = self.stream.get_mut().write_all(bytes);
+    }
+
+    /// Whether there is something to read, or the server has closed.
+    pub(crate) fn is_answered(&mut self) -> bool {
+        let stream = self.stream.get_mut();
+        stream.set_nonblocking(true).expect("a socket option");
+        let is_silent = stream.peek(&mut [0]).is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock);
+        stream.set_nonblocking(false).expect("a socket option");
+        !is_silent
     }
 
     /// No more is sent.
