@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use common::{Connection, ServerProcess, binary_request, json_request, window};
+use common::{Connection, ServerProcess, binary_request, eventually, json_request, window};
 use serde_json::json;
 
 const BOTH_VARIANTS: (&str, &str) = ("VOLLEY_MODELS__CNN_LSTM__VARIANTS", r#"["int8","fp32"]"#);
@@ -123,6 +123,21 @@ fn a_deadline_that_cannot_be_met_is_told_and_one_that_can_is_met() {
     assert!(late.error().starts_with("parameters.timeout"), "{}", late.error());
     let relaxed = json!({ "timeout": 50_000_000, "priority": "critical" });
     assert_eq!(connection.infer(&binary_request(&[window(5)], &relaxed)).status, 200);
+}
+
+#[test]
+fn what_could_not_be_in_time_is_refused_before_its_values_are_looked_at() {
+    let server = ServerProcess::start(&[]);
+    let mut connection = server.connect();
+    let mut ask = |value, timeout: u64| {
+        connection.infer(&binary_request(&[vec![value; 3000]], &json!({ "cache": false, "timeout": timeout }))).status
+    };
+    assert_eq!(ask(f32::NAN, 50_000_000), 400);
+    // As soon as some were computed, the server knows that this takes longer than a microsecond.
+    eventually("the refusal for want of time", || {
+        assert_eq!(ask(0.5, 50_000_000), 200);
+        ask(f32::NAN, 1) == 504
+    });
 }
 
 #[test]

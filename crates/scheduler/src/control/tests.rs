@@ -159,6 +159,7 @@ fn what_becomes_hopeless_at_once_is_looked_at_as_soon_and_an_alarm_that_was_put_
     announce(&control, group(0), 1, Some(start + SOON));
     let seen = later + 2 * GLANCE;
     assert_eq!(control.try_watch(Some(Watch::ANY), seen), Err(Some(seen + GLANCE)));
+    assert_eq!(control.try_watch(None, seen), Err(Some(seen + GLANCE)), "woken too early, it rests on");
 }
 
 #[test]
