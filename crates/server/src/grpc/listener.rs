@@ -49,7 +49,7 @@ async fn converse(arrival: Arrival, edge: Arc<Edge>, handoff: Handoff, watcher: 
     let of_calls = Arc::clone(&calls);
     let service = service_fn(move |request: Request<Incoming>| {
         let (edge, handoff, peer, call) = (Arc::clone(&edge), handoff.clone(), peer.clone(), Arc::clone(&of_calls));
-        async move { Ok::<_, Infallible>(service::answer(&edge, &handoff, &peer, &call, request).await) }
+        Box::pin(async move { Ok::<_, Infallible>(service::answer(&edge, &handoff, &peer, &call, request).await) })
     });
     let mut http = http2::Builder::new(TokioExecutor::new());
     // A connection whose other end does not answer is closed; one that is only quiet may stay.

@@ -2,6 +2,7 @@
 
 mod infer;
 mod listener;
+mod plain;
 mod service;
 mod status;
 mod timeout;

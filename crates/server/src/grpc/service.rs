@@ -17,6 +17,7 @@ use tower::service_fn;
 use volley_scheduler::Handoff;
 
 use super::infer::{StreamCaller, infer, infer_each};
+use super::plain;
 use super::timeout::patience;
 use super::wire::Wire;
 use crate::access::{Need, Peer};
@@ -29,6 +30,9 @@ use crate::protocol::{
     ModelMetadata, ModelReadyResponse, ModelStatisticsResponse, NamedModel, Nothing, ServerLiveResponse,
     ServerMetadata, ServerReadyResponse, UnloadRequest,
 };
+
+const MODEL_INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
+const MODEL_STREAM_INFER: &str = "/inference.GRPCInferenceService/ModelStreamInfer";
 
 /// Largest message of a question that asks no name of its caller, in bytes.
 const PROBE_BYTES: usize = 4096;
@@ -63,48 +67,88 @@ fn need(path: &str) -> Need {
     }
 }
 
+/// Answers a call that was let in. What a call's future holds is moved several times before it is first polled, so that
+/// only what most calls need is part of it.
 async fn dispatch(
     edge: &Arc<Edge>,
-    mut visit: Visit,
+    visit: Visit,
     handoff: &Handoff,
     peer: &Peer,
     call: &Arc<()>,
     request: Request<Incoming>,
 ) -> Response<Body> {
-    let config = &visit.in_force.config;
-    let is_probe = need(request.uri().path()) == Need::Nothing;
-    let limit = if is_probe { PROBE_BYTES } else { config.http.max_body_bytes.get() };
-    let tenant = visit.tenant();
-    if request.uri().path() == "/inference.GRPCInferenceService/ModelStreamInfer" {
-        let (opened, patience) = (Instant::now(), patience(request.headers()));
-        let (headers, peer) = (request.headers().clone(), peer.clone());
-        let (incoming, body) = request.into_parts();
-        let (body, arriving) = edge.grpc_gate.stream_body(&visit, body);
-        let request = Request::from_parts(incoming, body.map_err(unread(edge)));
-        let caller = StreamCaller { headers, peer, _call: Arc::clone(call), first: Some(visit), arriving };
-        let caller = Mutex::new(Some(caller));
-        let answers = service_fn(|asked: tonic::Request<Streaming<ModelInferRequest>>| {
-            let caller = caller.lock().unwrap_or_else(PoisonError::into_inner).take().expect("a call is answered once");
-            let answers = infer_each(Arc::clone(edge), handoff.clone(), caller, asked.into_inner(), opened, patience);
-            ready(Ok::<_, Status>(tonic::Response::new(answers)))
-        });
-        return grpc(limit, request.headers()).streaming(answers, request).await;
+    match request.uri().path() {
+        MODEL_INFER if !plain::is_compressed(request.headers()) => {
+            infer_plain(edge, visit, handoff, request).await.unwrap_or_else(Status::into_http)
+        }
+        MODEL_INFER => Box::pin(infer_compressed(edge, visit, handoff, request)).await,
+        MODEL_STREAM_INFER => Box::pin(infer_stream(edge, visit, handoff, peer, call, request)).await,
+        _ => Box::pin(tell(edge, visit, request)).await,
     }
+}
+
+async fn infer_plain(
+    edge: &Arc<Edge>,
+    mut visit: Visit,
+    handoff: &Handoff,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Status> {
+    let (arrival, patience) = (Instant::now(), patience(request.headers()));
+    let body = edge.grpc_gate.body(&mut visit, request.into_body()).map_err(unread(edge));
+    let asked = plain::read(body, visit.in_force.config.http.max_body_bytes.get()).await?;
+    plain::answer(&infer(edge, handoff, visit.tenant(), asked, arrival, patience).await?)
+}
+
+async fn infer_compressed(
+    edge: &Arc<Edge>,
+    mut visit: Visit,
+    handoff: &Handoff,
+    request: Request<Incoming>,
+) -> Response<Body> {
+    let (arrival, patience) = (Instant::now(), patience(request.headers()));
     let request = request.map(|body| edge.grpc_gate.body(&mut visit, body).map_err(unread(edge)));
-    let held = visit.held.as_deref();
+    let infer = async |asked: ModelInferRequest| {
+        // It may be larger than it came.
+        let room = visit.held.as_deref().map_or(Ok(()), |held| held.reach(asked.encoded_len()));
+        room.inspect_err(|error| edge.pipeline.rejected(error))?;
+        infer(edge, handoff, visit.tenant(), asked, arrival, patience).await
+    };
+    unary(visit.in_force.config.http.max_body_bytes.get(), request, infer).await
+}
+
+async fn infer_stream(
+    edge: &Arc<Edge>,
+    visit: Visit,
+    handoff: &Handoff,
+    peer: &Peer,
+    call: &Arc<()>,
+    request: Request<Incoming>,
+) -> Response<Body> {
+    let (opened, patience) = (Instant::now(), patience(request.headers()));
+    let limit = visit.in_force.config.http.max_body_bytes.get();
+    let (headers, peer) = (request.headers().clone(), peer.clone());
+    let (incoming, body) = request.into_parts();
+    let (body, arriving) = edge.grpc_gate.stream_body(&visit, body);
+    let request = Request::from_parts(incoming, body.map_err(unread(edge)));
+    let caller = StreamCaller { headers, peer, _call: Arc::clone(call), first: Some(visit), arriving };
+    let caller = Mutex::new(Some(caller));
+    let answers = service_fn(|asked: tonic::Request<Streaming<ModelInferRequest>>| {
+        let caller = caller.lock().unwrap_or_else(PoisonError::into_inner).take().expect("a call is answered once");
+        let answers = infer_each(Arc::clone(edge), handoff.clone(), caller, asked.into_inner(), opened, patience);
+        ready(Ok::<_, Status>(tonic::Response::new(answers)))
+    });
+    grpc(limit, request.headers()).streaming(answers, request).await
+}
+
+/// Answers what is asked about the server and its models, and what is asked of the repository.
+async fn tell(edge: &Arc<Edge>, mut visit: Visit, request: Request<Incoming>) -> Response<Body> {
+    let limit = match need(request.uri().path()) {
+        Need::Nothing => PROBE_BYTES,
+        _ => visit.in_force.config.http.max_body_bytes.get(),
+    };
+    let request = request.map(|body| edge.grpc_gate.body(&mut visit, body).map_err(unread(edge)));
     let catalog = &edge.pipeline.catalog;
     match request.uri().path() {
-        "/inference.GRPCInferenceService/ModelInfer" => {
-            let (arrival, patience) = (Instant::now(), patience(request.headers()));
-            // It may be larger than it came.
-            let inflated = held.filter(|_| request.headers().contains_key("grpc-encoding"));
-            let infer = async |asked: ModelInferRequest| {
-                let room = inflated.map_or(Ok(()), |held| held.reach(asked.encoded_len()));
-                room.inspect_err(|error| edge.pipeline.rejected(error))?;
-                infer(edge, handoff, tenant, asked, arrival, patience).await
-            };
-            unary(limit, request, infer).await
-        }
         "/inference.GRPCInferenceService/ServerLive" => {
             unary(limit, request, |_: Nothing| ready(Ok(ServerLiveResponse { live: true }))).await
         }
