@@ -14,6 +14,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::graceful::Watcher;
 use volley_scheduler::Handoff;
 
+use super::gathered::Gathered;
 use super::service;
 use crate::http::{Arrival, Edge, Phase, accept, speaks};
 
@@ -67,7 +68,7 @@ async fn converse(arrival: Arrival, edge: Arc<Edge>, handoff: Handoff, watcher: 
     };
     tokio::select! {
         biased;
-        result = watcher.watch(http.serve_connection(TokioIo::new(stream), service)) => {
+        result = watcher.watch(http.serve_connection(TokioIo::new(Gathered::new(stream)), service)) => {
             if let Err(error) = result {
                 tracing::debug!(%error, "a gRPC connection ended early");
             }

@@ -1,5 +1,6 @@
 //! The gRPC edge: the same questions as over HTTP, to the same pipeline, on the same threads.
 
+mod gathered;
 mod infer;
 mod listener;
 mod plain;
