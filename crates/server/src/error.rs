@@ -115,6 +115,14 @@ impl ApiError {
         Self::new(Cause::DeadlineUnmeetable(wait), message)
     }
 
+    /// What is said where the request had waited so long before it was looked at, and its answer would wait as long again.
+    pub(crate) fn after(self, lag: Duration) -> Self {
+        match self.cause {
+            Cause::DeadlineUnmeetable(wait) if !lag.is_zero() => Self::unmeetable(wait + 2 * lag),
+            _ => self,
+        }
+    }
+
     /// The server is leaving.
     pub(crate) fn shutting_down() -> Self {
         Self::new(Cause::ShuttingDown, "the server is shutting down")

@@ -14,7 +14,7 @@ use crate::access::{Need, Peer};
 use crate::codec::{self, Message, ModelInferRequest, ModelInferResponse};
 use crate::config::Scope;
 use crate::error::ApiError;
-use crate::http::{Edge, Held, Phase, Visit};
+use crate::http::{Edge, Held, Phase, Received, Visit};
 use crate::pipeline::Call;
 
 /// Requests of one stream that are under way at once. Further ones are read when the first of these is answered.
@@ -38,7 +38,7 @@ pub(super) async fn infer(
     handoff: &Handoff,
     tenant: Option<TenantId>,
     mut request: ModelInferRequest,
-    arrival: Instant,
+    received: Received,
     patience: Option<Duration>,
 ) -> Result<ModelInferResponse, ApiError> {
     let model = std::mem::take(&mut request.model_name);
@@ -46,7 +46,7 @@ pub(super) async fn infer(
     let version = Some(version.as_str()).filter(|version| !version.is_empty());
     let result = async {
         let message = Message::read(request).inspect_err(|error| edge.pipeline.rejected(error))?;
-        edge.pipeline.infer(handoff, Call { model: &model, version, tenant, arrival, patience }, message).await
+        edge.pipeline.infer(handoff, Call { model: &model, version, tenant, received, patience }, message).await
     };
     match result.await {
         Ok(answer) => Ok(codec::respond(answer.answerer(), &answer.request, &answer.outputs)),
@@ -94,14 +94,14 @@ pub(super) fn infer_each(
 ) -> impl Stream<Item = Result<ModelStreamInferResponse, Status>> + Send + 'static {
     let phase = edge.phase.clone();
     let answer = move |request: Result<ModelInferRequest, Status>| {
-        let (edge, handoff, arrival) = (Arc::clone(&edge), handoff.clone(), Instant::now());
-        let patience = patience.map(|patience| patience.saturating_sub(arrival - opened));
+        let (edge, handoff, received) = (Arc::clone(&edge), handoff.clone(), Received::now());
+        let patience = patience.map(|patience| patience.saturating_sub(received.at.saturating_duration_since(opened)));
         let let_in = request.map(|request| (caller.admit(&edge, request.encoded_len()), request));
         async move {
             let (visit, request) = let_in?;
             let id = request.id.clone();
             let result = match visit {
-                Ok(visit) => infer(&edge, &handoff, visit.tenant(), request, arrival, patience).await,
+                Ok(visit) => infer(&edge, &handoff, visit.tenant(), request, received, patience).await,
                 Err(refused) => Err(refused),
             };
             Ok(match result {

@@ -26,8 +26,8 @@ pub(super) fn is_compressed(headers: &HeaderMap) -> bool {
 /// Reads the one message of a call, of at most `limit` bytes.
 ///
 /// # Errors
-/// What the body ended with; INVALID_ARGUMENT for what is no message of this kind, or more than one; OUT_OF_RANGE for one
-/// that is too large, as soon as it says so; INTERNAL, as gRPC has it, for one that says it is compressed.
+/// What the body ended with; `INVALID_ARGUMENT` for what is no message of this kind, or more than one; `OUT_OF_RANGE` for one
+/// that is too large, as soon as it says so; `INTERNAL`, as gRPC has it, for one that says it is compressed.
 pub(super) async fn read<M, B>(mut body: B, limit: usize) -> Result<M, Status>
 where
     M: Message + Default,
@@ -74,7 +74,7 @@ fn joined(whole: Bytes, more: &[u8]) -> Bytes {
 /// A call's answer, which went well.
 ///
 /// # Errors
-/// OUT_OF_RANGE for four gigabytes and more, which no message can have.
+/// `OUT_OF_RANGE` for four gigabytes and more, which no message can have.
 pub(super) fn answer(message: &impl Message) -> Result<Response<Body>, Status> {
     let length = message.encoded_len();
     let too_large = |_| Status::out_of_range(format!("the answer has {length} bytes, more than a message can have"));

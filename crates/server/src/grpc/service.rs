@@ -24,7 +24,7 @@ use crate::access::{Need, Peer};
 use crate::codec::ModelInferRequest;
 use crate::config::Scope;
 use crate::error::{ApiError, Cause};
-use crate::http::{Edge, Visit};
+use crate::http::{Edge, Received, Visit};
 use crate::protocol::{
     self, HealthCheckRequest, HealthCheckResponse, IndexRequest, LoadRequest, ModelConfig, ModelConfigResponse,
     ModelMetadata, ModelReadyResponse, ModelStatisticsResponse, NamedModel, Nothing, ServerLiveResponse,
@@ -93,10 +93,10 @@ async fn infer_plain(
     handoff: &Handoff,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Status> {
-    let (arrival, patience) = (Instant::now(), patience(request.headers()));
+    let (received, patience) = (Received::now(), patience(request.headers()));
     let body = edge.grpc_gate.body(&mut visit, request.into_body()).map_err(unread(edge));
     let asked = plain::read(body, visit.in_force.config.http.max_body_bytes.get()).await?;
-    plain::answer(&infer(edge, handoff, visit.tenant(), asked, arrival, patience).await?)
+    plain::answer(&infer(edge, handoff, visit.tenant(), asked, received, patience).await?)
 }
 
 async fn infer_compressed(
@@ -105,13 +105,13 @@ async fn infer_compressed(
     handoff: &Handoff,
     request: Request<Incoming>,
 ) -> Response<Body> {
-    let (arrival, patience) = (Instant::now(), patience(request.headers()));
+    let (received, patience) = (Received::now(), patience(request.headers()));
     let request = request.map(|body| edge.grpc_gate.body(&mut visit, body).map_err(unread(edge)));
     let infer = async |asked: ModelInferRequest| {
         // It may be larger than it came.
         let room = visit.held.as_deref().map_or(Ok(()), |held| held.reach(asked.encoded_len()));
         room.inspect_err(|error| edge.pipeline.rejected(error))?;
-        infer(edge, handoff, visit.tenant(), asked, arrival, patience).await
+        infer(edge, handoff, visit.tenant(), asked, received, patience).await
     };
     unary(visit.in_force.config.http.max_body_bytes.get(), request, infer).await
 }

@@ -1,7 +1,6 @@
 //! The hot routes: `POST /v2/models/{model}[/versions/{version}]/infer`, and V1's `POST /v1/models/{model}:predict`.
 
 use std::borrow::Cow;
-use std::time::Instant;
 
 use axum::body::Body;
 use axum::http::header::{
@@ -19,6 +18,7 @@ use super::body::RequestBody;
 use super::compression::Coding;
 use super::gate::Visit;
 use super::listener::Edge;
+use super::received::Received;
 use crate::codec::{self, Encoded, Envelope, Pieces, Prediction};
 use crate::error::{ApiError, Cause};
 use crate::pipeline::Call;
@@ -79,12 +79,12 @@ pub(super) async fn answer(
     handoff: &Handoff,
     target: &Target,
     request: Request<RequestBody>,
-    arrival: Instant,
+    received: Received,
 ) -> Response<Body> {
     let id = RequestId::from_caller(request.headers().get(REQUEST_ID).map(HeaderValue::as_bytes));
     let trace = request.headers().get(TRACE).cloned();
     let coding = Coding::accepted(request.headers());
-    let result = infer(edge, visit, handoff, target, request, arrival).await;
+    let result = infer(edge, visit, handoff, target, request, received).await;
     let mut response = match result {
         Ok(encoded) => success(encoded, coding),
         Err(error) => {
@@ -109,13 +109,13 @@ async fn infer(
     handoff: &Handoff,
     target: &Target,
     request: Request<RequestBody>,
-    arrival: Instant,
+    received: Received,
 ) -> Result<Encoded, ApiError> {
     let pipeline = &edge.pipeline;
     let read = read(visit, request).await;
     let (json, binary) = read.inspect_err(|error| pipeline.rejected(error))?;
     let (model, version) = (target.model.as_str(), target.version.as_deref());
-    let call = Call { model, version, tenant: visit.tenant(), arrival, patience: None };
+    let call = Call { model, version, tenant: visit.tenant(), received, patience: None };
     match target.protocol {
         Protocol::V1 => {
             let prediction = Prediction::read(&json).inspect_err(|error| pipeline.rejected(error))?;

@@ -23,6 +23,7 @@ use super::body::RequestBody;
 use super::gate::{Arrival, Gate, Stream, Visit};
 use super::infer::{self, Target, failure};
 use super::pace::{Pace, Paced};
+use super::received::Received;
 use super::routes;
 use crate::access::{Need, Peer};
 use crate::error::Cause;
@@ -103,11 +104,11 @@ async fn serve_inference(listener: TcpListener, grpc: TcpListener, edge: Arc<Edg
     let grpc = tokio::spawn(grpc::serve(grpc, Arc::clone(&edge), handoff.clone()));
     let router = routes::router(Arc::clone(&edge));
     let (gate, phase) = (Arc::clone(&edge.gate), edge.phase.clone());
-    serve(listener, gate, phase, routes::need, move |request, visit, arrival| {
+    serve(listener, gate, phase, routes::need, move |request, visit, received| {
         let (edge, handoff, router) = (Arc::clone(&edge), handoff.clone(), router.clone());
         async move {
             match Target::of(&request) {
-                Some(target) => infer::answer(&edge, &visit, &handoff, &target, request, arrival).await,
+                Some(target) => infer::answer(&edge, &visit, &handoff, &target, request, received).await,
                 None => router.oneshot(request.map(Body::new)).await.unwrap_or_else(|never| match never {}),
             }
         }
@@ -129,7 +130,7 @@ pub(super) async fn serve<A, F>(
     answer: A,
 ) -> io::Result<()>
 where
-    A: Fn(Request<RequestBody>, Visit, Instant) -> F + Clone + Send + Sync + 'static,
+    A: Fn(Request<RequestBody>, Visit, Received) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
     let accepting = Arc::clone(&gate);
@@ -150,7 +151,7 @@ struct Connection<A> {
 
 impl<A, F> Connection<A>
 where
-    A: Fn(Request<RequestBody>, Visit, Instant) -> F + Clone,
+    A: Fn(Request<RequestBody>, Visit, Received) -> F + Clone,
     F: Future<Output = Response<Body>>,
 {
     async fn serve(mut self, arrival: Arrival, watcher: Watcher) {
@@ -186,12 +187,12 @@ where
     }
 
     async fn answer(&self, request: Request<Incoming>, peer: &Peer, pace: &Pace) -> Result<Response<Body>, Infallible> {
-        let arrival = Instant::now();
+        let received = Received::now();
         pace.head_is_read();
         let mut response = match self.gate.admit((self.needs)(&request), request.headers(), peer) {
             Ok(mut visit) => {
                 let request = request.map(|body| self.gate.body(&mut visit, body));
-                (self.answer)(request, visit, arrival).await
+                (self.answer)(request, visit, received).await
             }
             Err(error) => {
                 let close = matches!(error.cause, Cause::Unauthenticated);

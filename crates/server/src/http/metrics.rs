@@ -33,7 +33,7 @@ pub(crate) async fn serve_metrics(listener: TcpListener, gate: Arc<Gate>, gauges
         gate,
         phase,
         |_| Need::Scope(Scope::Observe),
-        move |request, visit, _arrival| {
+        move |request, visit, _received| {
             let router = router.clone();
             async move {
                 let _until_answered = visit;

@@ -13,6 +13,7 @@ mod listener;
 mod metrics;
 mod openapi;
 mod pace;
+mod received;
 mod repository;
 mod routes;
 
@@ -22,3 +23,4 @@ pub(crate) use bodies::Held;
 pub(crate) use gate::{Arrival, Gate, Visit};
 pub(crate) use listener::{Edge, IoThreads, Phase};
 pub(crate) use metrics::serve_metrics;
+pub(crate) use received::Received;

@@ -17,6 +17,7 @@ use crate::catalog::{Catalog, Kept, Selection, ServedVariant};
 use crate::codec::{Answerer, InferRequest, Participation, Unbound};
 use crate::engine::{Computed, DeviceScheduler, Job, JobResult};
 use crate::error::{ApiError, Cause};
+use crate::http::Received;
 use crate::results::{First, Results, Unkept, first};
 
 use flight::Flight;
@@ -45,8 +46,8 @@ pub(crate) struct Call<'a> {
     pub version: Option<&'a str>,
     /// Who asks, as the scheduler knows them, if they have a name.
     pub tenant: Option<TenantId>,
-    /// When the request's head was read: deadlines and latency count from here.
-    pub arrival: Instant,
+    /// When the request came: deadlines and latency count from there.
+    pub received: Received,
     /// How long its caller waits, where the protocol says so beside the request's own parameter.
     pub patience: Option<Duration>,
 }
@@ -111,7 +112,7 @@ impl Pipeline {
         let patience = parameters.timeout().into_iter().chain(call.patience).min();
         let urgency = Urgency {
             priority: parameters.priority(),
-            deadline: patience.and_then(|patience| call.arrival.checked_add(patience)),
+            deadline: patience.and_then(|patience| call.received.deadline(patience)),
         };
         let use_cache = parameters.cache != Some(false);
         let selection = Selection {
@@ -123,8 +124,9 @@ impl Pipeline {
         let lane = lane(urgency.priority);
         let unanswered = Unanswered(Some((&variant, lane)));
         let result = self.answer(handoff, call.tenant, &variant, unbound, urgency, use_cache).await;
+        let result = result.map_err(|error| error.after(call.received.lag));
         unanswered.ended();
-        let took = call.arrival.elapsed();
+        let took = call.received.at.elapsed();
         match &result {
             Ok(_) => {
                 variant.metrics.request_completed(lane, took);
