@@ -215,8 +215,11 @@ mod tests {
             ApiError::new(Cause::Overloaded, ""),
             ApiError::new(Cause::Unavailable, ""),
             ApiError::unmeetable(Duration::from_millis(3)),
+            // It would have had the time, had it been read at once.
+            ApiError::unmeetable(Duration::ZERO).after(Duration::from_millis(3)),
         ];
         assert!(full.iter().all(|error| error.status() == 503 && error.retry_after().is_some()));
+        assert_eq!(ApiError::unmeetable(Duration::ZERO).after(Duration::ZERO).status(), 504);
     }
 
     #[test]
