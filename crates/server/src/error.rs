@@ -118,7 +118,9 @@ impl ApiError {
     /// What is said where the request had waited so long before it was looked at, and its answer would wait as long again.
     pub(crate) fn after(self, lag: Duration) -> Self {
         match self.cause {
-            Cause::DeadlineUnmeetable(wait) if !lag.is_zero() => Self::unmeetable(wait + 2 * lag),
+            _ if lag.is_zero() => self,
+            Cause::DeadlineUnmeetable(wait) => Self::unmeetable(wait + 2 * lag),
+            Cause::Deadline => Self::unmeetable(2 * lag),
             _ => self,
         }
     }
@@ -217,6 +219,7 @@ mod tests {
             ApiError::unmeetable(Duration::from_millis(3)),
             // It would have had the time, had it been read at once.
             ApiError::unmeetable(Duration::ZERO).after(Duration::from_millis(3)),
+            ApiError::deadline().after(Duration::from_millis(3)),
         ];
         assert!(full.iter().all(|error| error.status() == 503 && error.retry_after().is_some()));
         assert_eq!(ApiError::unmeetable(Duration::ZERO).after(Duration::ZERO).status(), 504);

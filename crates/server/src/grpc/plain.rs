@@ -3,7 +3,7 @@
 //! tonic reads any call as a stream of messages of any encoding, which copies each message and makes the state of a call
 //! thousands of bytes large. Here a message that came in one frame is used where it lies.
 
-use std::future::ready;
+use std::sync::Arc;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http_body_util::{BodyExt, Full};
@@ -71,11 +71,11 @@ fn joined(whole: Bytes, more: &[u8]) -> Bytes {
     whole.freeze()
 }
 
-/// A call's answer, which went well.
+/// A call's answer, which went well. `call` is held until the other end has room for it.
 ///
 /// # Errors
 /// `OUT_OF_RANGE` for four gigabytes and more, which no message can have.
-pub(super) fn answer(message: &impl Message) -> Result<Response<Body>, Status> {
+pub(super) fn answer(message: &impl Message, call: Arc<()>) -> Result<Response<Body>, Status> {
     let length = message.encoded_len();
     let too_large = |_| Status::out_of_range(format!("the answer has {length} bytes, more than a message can have"));
     let mut framed = BytesMut::with_capacity(PREFIX + length);
@@ -84,7 +84,11 @@ pub(super) fn answer(message: &impl Message) -> Result<Response<Body>, Status> {
     message.encode_raw(&mut framed);
     let mut ended = HeaderMap::with_capacity(1);
     ended.insert(Status::GRPC_STATUS, HeaderValue::from_static("0"));
-    let body = Full::new(framed.freeze()).with_trailers(ready(Some(Ok(ended))));
+    // The trailers are asked for when the message has left.
+    let body = Full::new(framed.freeze()).with_trailers(async move {
+        drop(call);
+        Some(Ok(ended))
+    });
     let mut response = Response::new(Body::new(body));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     Ok(response)
@@ -158,10 +162,13 @@ mod tests {
     #[test]
     fn an_answer_is_one_message_and_a_status() {
         let message = NamedModel { name: "cnn_lstm".to_owned(), ..NamedModel::default() };
-        let response = answer(&message).expect("it is small");
+        let call = Arc::new(());
+        let response = answer(&message, Arc::clone(&call)).expect("it is small");
+        assert_eq!(Arc::strong_count(&call), 2, "it is not sent yet");
         assert_eq!(response.headers()[CONTENT_TYPE], "application/grpc");
         let body = response.into_body().collect().now_or_never().expect("all is there").expect("nothing fails");
         assert_eq!(body.trailers().expect("a status")["grpc-status"], "0");
         assert_eq!(body.to_bytes(), framed("cnn_lstm"));
+        assert_eq!(Arc::strong_count(&call), 1);
     }
 }

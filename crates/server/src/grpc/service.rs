@@ -79,7 +79,7 @@ async fn dispatch(
 ) -> Response<Body> {
     match request.uri().path() {
         MODEL_INFER if !plain::is_compressed(request.headers()) => {
-            infer_plain(edge, visit, handoff, request).await.unwrap_or_else(Status::into_http)
+            infer_plain(edge, visit, handoff, call, request).await.unwrap_or_else(Status::into_http)
         }
         MODEL_INFER => Box::pin(infer_compressed(edge, visit, handoff, request)).await,
         MODEL_STREAM_INFER => Box::pin(infer_stream(edge, visit, handoff, peer, call, request)).await,
@@ -91,12 +91,14 @@ async fn infer_plain(
     edge: &Arc<Edge>,
     mut visit: Visit,
     handoff: &Handoff,
+    call: &Arc<()>,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Status> {
     let (received, patience) = (Received::now(), patience(request.headers()));
     let body = edge.grpc_gate.body(&mut visit, request.into_body()).map_err(unread(edge));
     let asked = plain::read(body, visit.in_force.config.http.max_body_bytes.get()).await?;
-    plain::answer(&infer(edge, handoff, visit.tenant(), asked, received, patience).await?)
+    let answer = infer(edge, handoff, visit.tenant(), asked, received, patience).await?;
+    plain::answer(&answer, Arc::clone(call))
 }
 
 async fn infer_compressed(

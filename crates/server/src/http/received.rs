@@ -50,11 +50,12 @@ struct Line {
 
 impl Line {
     fn lag(&self, now: Instant) -> Duration {
-        // What was measured says nothing about a line that has emptied since.
-        let measured = self.left.get().filter(|&(at, waited)| now - at <= waited.max(LOOK)).map(|(_, waited)| waited);
-        let is_in_line = self.entered.get().is_some_and(|entered| self.left.get().is_none_or(|(at, _)| at < entered));
-        let waiting = self.entered.get().filter(|_| is_in_line).map(|entered| now - entered);
-        if !is_in_line && self.entered.get().is_none_or(|entered| now - entered >= LOOK) {
+        let (entered, left) = (self.entered.get(), self.left.get());
+        let in_line = entered.filter(|&entered| left.is_none_or(|(at, _)| at < entered));
+        // What was measured says nothing about a line that has been empty since: then it was not entered again at once.
+        let measured = left.filter(|&(at, _)| in_line.unwrap_or(now) - at <= LOOK).map(|(_, waited)| waited);
+        let waiting = in_line.map(|entered| now - entered);
+        if in_line.is_none() && entered.is_none_or(|entered| now - entered >= LOOK) {
             self.entered.set(Some(now));
             tokio::spawn(async move {
                 let turn = Instant::now();
@@ -101,7 +102,9 @@ mod tests {
         let behind = Received::now();
         assert!(behind.lag >= WORK, "{behind:?}");
         tokio::task::yield_now().await;
-        tokio::time::sleep(behind.lag.max(WORK) * 3).await;
+        sleep(2 * LOOK);
+        // Nobody has come since. The next is not behind, nor is another before the line is measured anew.
         assert_eq!(Received::now().lag, Duration::ZERO);
+        assert_eq!(LINE.with(|line| line.lag(Instant::now() + LOOK / 2)), Duration::ZERO);
     }
 }
