@@ -2,14 +2,15 @@
 //! its capacity, and each answer is compared with the model's.
 //!
 //! ```sh
-//! just bench redis-faults              # about five minutes
-//! just bench redis-faults --seconds 6
+//! just bench redis-faults              # about ten minutes
+//! just bench redis-faults --rounds 1
 //! ```
 //!
 //! The server is on core 0, load and Redis are on core 1. Questions repeat, as Zipf found words to, and the first tier is too small
 //! for them, so that both tiers are used. Between the faults the same load runs without any Redis; the change of the 99th
-//! percentile is against the mean of the two such runs around. A fault sets in after a quarter of the run and ends at
-//! its half; that the shared tier answers again before the end is part of what is checked.
+//! percentile is against the mean of the two such runs around. A fault sets in after a quarter of the run and ends at its
+//! half; that the shared tier answers again before the end is part of what is checked. Each fault is made in each round,
+//! since a shared machine stands still now and then, and the median of the changes counts.
 
 mod coherence;
 mod fault;
@@ -18,6 +19,7 @@ mod proxy;
 mod redis;
 
 use std::error::Error;
+use std::fmt;
 use std::io::{Write as _, stdout};
 use std::net::SocketAddr;
 use std::thread;
@@ -34,16 +36,27 @@ const LOAD_CORE: usize = 1;
 /// Bytes of the first tier: a few hundred answers.
 const LOCAL_BYTES: &str = "300000";
 
+/// What a fault did, over all rounds.
 struct Row {
     name: &'static str,
-    seen: Seen,
-    p99_change_ms: f64,
-    /// Answers from the shared tier before the fault, while it lasted, and after.
-    shared_hits: [u64; 3],
+    asked: usize,
+    failed: usize,
+    wrong: usize,
+    first_failure: Option<String>,
+    p50_ms: Spread,
+    p99_ms: Spread,
+    p99_change_ms: Spread,
+    /// Answers from the shared tier before the fault, while it lasted, and after, round by round.
+    shared_hits: Vec<[u64; 3]>,
+}
+
+struct Options {
+    seconds: f64,
+    rounds: usize,
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let seconds = seconds()?;
+    let Options { seconds, rounds } = options()?;
     pin_this_process(LOAD_CORE)?;
     let model = ("VOLLEY_MODELS__CNN_LSTM__VARIANTS", "[\"fp32\"]");
     let local = ("VOLLEY_CACHE__CAPACITY_BYTES", LOCAL_BYTES);
@@ -54,69 +67,104 @@ fn main() -> Result<(), Box<dyn Error>> {
     let calm = || -> Seen { Load::start(without.http, &quiz, rate, Duration::from_secs_f64(seconds)).finish() };
 
     eprintln!("capacity {capacity:.0} requests/s without hits; {rate:.0} are asked");
+    // The first run warms what there is to warm.
+    calm();
+    let mut around = calm().quantile_ms(0.99);
+    let mut baselines = Spread::default();
+    baselines.push(around);
+    let mut rows: Vec<Row> = Fault::ALL.iter().map(Row::of).collect();
+    for round in 1..=rounds {
+        for (fault, row) in Fault::ALL.into_iter().zip(&mut rows) {
+            eprintln!("round {round} of {rounds}: {fault:?} ...");
+            let (seen, shared_hits) = under(fault, &quiz, rate, seconds, &[model, local])?;
+            let after = calm().quantile_ms(0.99);
+            row.add(&seen, f64::midpoint(around, after), shared_hits);
+            eprintln!("{row}");
+            baselines.push(after);
+            around = after;
+        }
+    }
+    drop(without);
     let mut out = stdout();
     writeln!(
         out,
-        "{:<10} {:>8} {:>6} {:>5} {:>7} {:>7} {:>10}  shared hits before, during, after",
-        "redis", "requests", "failed", "wrong", "p50 ms", "p99 ms", "change ms"
+        "{rounds} rounds; times are medians [least .. greatest], shared hits are means before, during and after\n{:<10} {:>8} {:>6} {:>5}  {:<20} {:<20} {:<26} shared hits",
+        "redis", "requests", "failed", "wrong", "p50 ms", "p99 ms", "change of p99, ms"
     )?;
-    // The first run warms what there is to warm.
-    calm();
-    let mut around = calm();
-    let mut rows = Vec::new();
-    let mut baselines = Spread::default();
-    for fault in Fault::ALL {
-        eprintln!("{fault:?} ...");
-        let (seen, shared_hits) = under(fault, &quiz, rate, seconds, &[model, local])?;
-        let after = calm();
-        let baseline = f64::midpoint(around.quantile_ms(0.99), after.quantile_ms(0.99));
-        baselines.push(around.quantile_ms(0.99));
-        around = after;
-        let row = Row { name: fault.name(), p99_change_ms: seen.quantile_ms(0.99) - baseline, seen, shared_hits };
-        writeln!(
-            out,
-            "{:<10} {:>8} {:>6} {:>5} {:>7.2} {:>7.2} {:>+10.2}  {}, {}, {}{}",
-            row.name,
-            row.seen.asked,
-            row.seen.failed,
-            row.seen.wrong,
-            row.seen.quantile_ms(0.5),
-            row.seen.quantile_ms(0.99),
-            row.p99_change_ms,
-            shared_hits[0],
-            shared_hits[1],
-            shared_hits[2],
-            row.seen.first_failure.as_ref().map_or(String::new(), |failure| format!("; first failure: {failure}")),
-        )?;
-        rows.push(row);
+    for row in &rows {
+        writeln!(out, "{row}")?;
     }
-    baselines.push(around.quantile_ms(0.99));
     writeln!(out, "without redis the 99th percentile was {baselines:.2} ms")?;
-    drop(without);
 
     eprintln!("two replicas ...");
     let coherence = coherence::run()?;
     writeln!(out, "{coherence}")?;
 
-    let unrecovered: Vec<&str> = rows.iter().filter(|row| row.shared_hits[2] == 0).map(|row| row.name).collect();
+    let never = |row: &&Row| row.shared_hits.iter().any(|[_, _, after]| *after == 0);
+    let unrecovered: Vec<&str> = rows.iter().filter(never).map(|row| row.name).collect();
     let mut figures = Map::new();
     for row in &rows {
-        let Row { name, seen, p99_change_ms, .. } = row;
-        figures.insert(
-            (*name).into(),
-            json!({ "failed": seen.failed, "wrong": seen.wrong, "p99_change_ms": rounded(*p99_change_ms) }),
-        );
+        let Row { name, failed, wrong, .. } = row;
+        let change = rounded(row.p99_change_ms.median());
+        figures.insert((*name).into(), json!({ "failed": failed, "wrong": wrong, "p99_change_ms": change }));
     }
     let faults = || rows.iter().filter(|row| row.name != Fault::None.name());
-    let worst = faults().map(|row| row.p99_change_ms).fold(f64::NEG_INFINITY, f64::max);
-    figures.insert("failed_total".into(), json!(rows.iter().map(|row| row.seen.failed).sum::<usize>()));
-    figures.insert("wrong_total".into(), json!(rows.iter().map(|row| row.seen.wrong).sum::<usize>()));
+    let worst = faults().map(|row| row.p99_change_ms.median()).fold(f64::NEG_INFINITY, f64::max);
+    figures.insert("failed_total".into(), json!(rows.iter().map(|row| row.failed).sum::<usize>()));
+    figures.insert("wrong_total".into(), json!(rows.iter().map(|row| row.wrong).sum::<usize>()));
     figures.insert("p99_change_ms_max".into(), rounded(worst));
     figures.insert("unrecovered".into(), json!(unrecovered));
     figures.insert("invalidate_ms_max".into(), rounded(coherence.invalidate_ms_max));
     figures.insert("stale_after_partition".into(), json!(coherence.stale_after_partition));
     writeln!(out, "\n{}", Value::Object(figures))?;
     Ok(())
+}
+
+impl Row {
+    fn of(fault: &Fault) -> Self {
+        Self {
+            name: fault.name(),
+            asked: 0,
+            failed: 0,
+            wrong: 0,
+            first_failure: None,
+            p50_ms: Spread::default(),
+            p99_ms: Spread::default(),
+            p99_change_ms: Spread::default(),
+            shared_hits: Vec::new(),
+        }
+    }
+
+    fn add(&mut self, seen: &Seen, baseline_ms: f64, shared_hits: [u64; 3]) {
+        self.asked += seen.asked;
+        self.failed += seen.failed;
+        self.wrong += seen.wrong;
+        self.first_failure = self.first_failure.take().or_else(|| seen.first_failure.clone());
+        self.p50_ms.push(seen.quantile_ms(0.5));
+        self.p99_ms.push(seen.quantile_ms(0.99));
+        self.p99_change_ms.push(seen.quantile_ms(0.99) - baseline_ms);
+        self.shared_hits.push(shared_hits);
+    }
+}
+
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, asked, failed, wrong, .. } = self;
+        let times = [&self.p50_ms, &self.p99_ms].map(|spread| format!("{spread:.2}"));
+        let change = format!("{:.2}", self.p99_change_ms);
+        let mean =
+            |when: usize| self.shared_hits.iter().map(|hits| hits[when]).sum::<u64>() / self.shared_hits.len() as u64;
+        write!(
+            f,
+            "{name:<10} {asked:>8} {failed:>6} {wrong:>5}  {:<20} {:<20} {change:<26} {}, {}, {}",
+            times[0],
+            times[1],
+            mean(0),
+            mean(1),
+            mean(2)
+        )?;
+        self.first_failure.as_ref().map_or(Ok(()), |failure| write!(f, "; first failure: {failure}"))
+    }
 }
 
 /// The load while Redis does its worst, and the shared tier's hits before, during and after.
@@ -152,11 +200,12 @@ fn shared_hits(metrics: SocketAddr) -> Result<u64, Box<dyn Error>> {
     Ok(value.parse()?)
 }
 
-fn seconds() -> Result<f64, Box<dyn Error>> {
+fn options() -> Result<Options, Box<dyn Error>> {
     let mut arguments = Arguments::of_this_process();
-    let seconds = arguments.take("--seconds", 12.0, "how long the load runs around each fault");
+    let seconds = arguments.take("--seconds", 8.0, "how long the load runs around each fault");
+    let rounds = arguments.take("--rounds", 3, "how often each fault is made");
     arguments.finish()?;
-    Ok(seconds)
+    Ok(Options { seconds, rounds })
 }
 
 fn rounded(value: f64) -> Value {

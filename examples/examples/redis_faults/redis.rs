@@ -2,14 +2,28 @@
 
 use std::error::Error;
 use std::fs;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 /// Longest wait for a node, a cluster or a new primary.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// An address that nobody listens at, nor at the one that a cluster's node has beside it, ten thousand further. Below the
+/// ports that the system gives to outgoing connections, of which there are many here: one could take it meanwhile.
+fn free_address() -> SocketAddr {
+    static NEXT: AtomicU16 = AtomicU16::new(21_000);
+    loop {
+        let port = NEXT.fetch_add(1, Ordering::Relaxed);
+        let is_free = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
+        if is_free(port) && is_free(port + 10_000) {
+            return (Ipv4Addr::LOCALHOST, port).into();
+        }
+    }
+}
 
 /// A `redis-server` with a folder of its own; ended when dropped.
 pub(crate) struct Node {
@@ -22,7 +36,7 @@ pub(crate) struct Node {
 impl Node {
     /// Starts a node on a free port with these further arguments, and waits until it answers.
     pub(crate) fn start(arguments: &[&str]) -> Result<Self, Box<dyn Error>> {
-        let address = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?;
+        let address = free_address();
         let folder = std::env::temp_dir().join(format!("volley-redis-{}-{}", std::process::id(), address.port()));
         fs::create_dir_all(&folder)?;
         let mut all = vec!["--port".to_owned(), address.port().to_string()];
@@ -36,7 +50,7 @@ impl Node {
 
     /// A sentinel that watches `primary`.
     fn sentinel(primary: SocketAddr) -> Result<Self, Box<dyn Error>> {
-        let address = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?;
+        let address = free_address();
         let folder = std::env::temp_dir().join(format!("volley-redis-{}-{}", std::process::id(), address.port()));
         fs::create_dir_all(&folder)?;
         let file = folder.join("sentinel.conf");
