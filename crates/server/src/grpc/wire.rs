@@ -4,15 +4,9 @@ use std::marker::PhantomData;
 
 use prost::Message;
 use tonic::Status;
-use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 
 use crate::error::ApiError;
-
-/// Bytes that a message being written or read is given room for at first. tonic's own eight thousand would be too much for
-/// an answer, and too little for an input: that makes its own room when its length is known.
-const ROOM: usize = 1024;
-/// Bytes of a stream's answers that are sent together, if so many are ready.
-const TOGETHER: usize = 32 * 1024;
 
 /// Reads `Asked` and writes `Answer`.
 #[derive(Debug)]
@@ -50,10 +44,6 @@ impl<M: Message> Encoder for Writer<M> {
     type Item = M;
     type Error = Status;
 
-    fn buffer_settings(&self) -> BufferSettings {
-        BufferSettings::new(ROOM, TOGETHER)
-    }
-
     fn encode(&mut self, message: M, out: &mut EncodeBuf<'_>) -> Result<(), Status> {
         message.encode(out).map_err(|error| Status::internal(error.to_string()))
     }
@@ -65,10 +55,6 @@ pub(super) struct Reader<M>(PhantomData<M>);
 impl<M: Message + Default> Decoder for Reader<M> {
     type Item = M;
     type Error = Status;
-
-    fn buffer_settings(&self) -> BufferSettings {
-        BufferSettings::new(ROOM, TOGETHER)
-    }
 
     /// What cannot be read is the caller's fault.
     fn decode(&mut self, message: &mut DecodeBuf<'_>) -> Result<Option<M>, Status> {
