@@ -132,7 +132,9 @@ impl Redis {
             // First, since a file of settings must come first.
             .args(words)
             .args(["--port", if tls { "0" } else { &port }, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
-            .args(["--repl-diskless-sync-delay", "0"])
+            // A replica whose first copy is cut short asks again after this time, and by itself after a minute, as long as
+            // anything here is waited for.
+            .args(["--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1", "--repl-timeout", "5"])
             .current_dir(folder)
             .stdin(Stdio::null())
             .stdout(log)
@@ -299,15 +301,30 @@ impl Cluster {
     }
 
     /// Waits until every node finds the cluster in order, and every replica has caught up.
+    ///
+    /// # Panics
+    ///
+    /// If they do not within a minute, with what each node says of itself and the others.
     pub(crate) fn wait_until_whole(&self) {
-        wait_until("the cluster is in order", || {
-            self.nodes.iter().all(|node| {
-                let replication = node.cli(&["info", "replication"]);
-                let follows = replication.contains("role:slave") && replication.contains("master_link_status:up");
-                let leads = replication.contains("role:master") && replication.contains("connected_slaves:1");
-                node.cli(&["cluster", "info"]).contains("cluster_state:ok") && (follows || leads)
-            })
-        });
+        let start = Instant::now();
+        while let Some(node) = self.nodes.iter().find(|node| !Self::is_whole(node)) {
+            if start.elapsed() >= PATIENCE {
+                let says = |node: &Redis| {
+                    let words = [&["cluster", "info"][..], &["cluster", "nodes"], &["info", "replication"]];
+                    format!("port {}:\n{}", node.port(), words.map(|words| node.cli(words)).join("\n"))
+                };
+                let all: Vec<String> = self.nodes.iter().map(says).collect();
+                panic!("in vain: the cluster is in order, as port {} sees it\n{}", node.port(), all.join("\n\n"));
+            }
+            sleep(Duration::from_millis(2));
+        }
+    }
+
+    fn is_whole(node: &Redis) -> bool {
+        let replication = node.cli(&["info", "replication"]);
+        let follows = replication.contains("role:slave") && replication.contains("master_link_status:up");
+        let leads = replication.contains("role:master") && replication.contains("connected_slaves:1");
+        node.cli(&["cluster", "info"]).contains("cluster_state:ok") && (follows || leads)
     }
 
     /// Which living node has the slot of `key`, as the first node other than `except` sees it.
