@@ -28,13 +28,8 @@ pub(crate) type Digest = [u64; PASSES];
 /// Writes the digest of each chunk, the same on every machine.
 pub(crate) fn digest(table: &Table, chunks: &[[u8; CHUNK]], digests: &mut [Digest]) {
     #[cfg(target_arch = "x86_64")]
-    if std::arch::is_x86_feature_detected!("avx2") {
-        #[expect(unsafe_code, reason = "the compiler cannot see that the processor was asked")]
-        // SAFETY: the function asks for nothing but AVX2, which was just found.
-        unsafe {
-            avx2::digest(table, chunks, digests);
-        }
-        return;
+    if let Some(vectors) = Vectors::of_this_processor() {
+        return vectors.digest(table, chunks, digests);
     }
     for (digest, chunk) in digests.iter_mut().zip(chunks) {
         *digest = portable(table, chunk);
@@ -63,6 +58,88 @@ fn pairs(step: &[u8; 8 * LANES]) -> [u64; LANES] {
         *pair = u64::from_le_bytes(*bytes);
     }
     pairs
+}
+
+/// The widest vectors of a processor.
+#[cfg(target_arch = "x86_64")]
+#[derive(Debug, Clone, Copy)]
+enum Vectors {
+    Avx2,
+    Avx512,
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Vectors {
+    const ALL: [Self; 2] = [Self::Avx512, Self::Avx2];
+
+    /// The first of [`ALL`](Self::ALL) that this processor has.
+    fn of_this_processor() -> Option<Self> {
+        Self::ALL.into_iter().find(|vectors| vectors.are_there())
+    }
+
+    fn are_there(self) -> bool {
+        match self {
+            Self::Avx2 => std::arch::is_x86_feature_detected!("avx2"),
+            Self::Avx512 => std::arch::is_x86_feature_detected!("avx512f"),
+        }
+    }
+
+    /// As [`portable`], for each chunk.
+    fn digest(self, table: &Table, chunks: &[[u8; CHUNK]], digests: &mut [Digest]) {
+        assert!(self.are_there());
+        #[expect(unsafe_code, reason = "the compiler cannot see that the processor was asked")]
+        // SAFETY: each function asks for nothing but the vectors that it is named after, which are there.
+        unsafe {
+            match self {
+                Self::Avx2 => avx2::digest(table, chunks, digests),
+                Self::Avx512 => avx512::digest(table, chunks, digests),
+            }
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx512 {
+    use super::{CHUNK, Digest, LANES, PASSES, Table, pairs};
+    use std::arch::x86_64::{
+        __m512i, _mm512_add_epi32, _mm512_add_epi64, _mm512_mul_epu32, _mm512_reduce_add_epi64, _mm512_set_epi64,
+        _mm512_setzero_si512, _mm512_srli_epi64,
+    };
+
+    #[target_feature(enable = "avx512f")]
+    pub(super) fn digest(table: &Table, chunks: &[[u8; CHUNK]], digests: &mut [Digest]) {
+        for (digest, chunk) in digests.iter_mut().zip(chunks) {
+            *digest = sums(table, chunk);
+        }
+    }
+
+    /// As [`super::portable`], two steps at once.
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    fn sums(table: &Table, chunk: &[u8; CHUNK]) -> Digest {
+        let mut sums = [_mm512_setzero_si512(); PASSES];
+        // Passes 2 and 3 are where passes 0 and 1 will be next.
+        let (even, odd) = (table.as_chunks().0, table[1..].as_chunks().0);
+        let mut keys = [vector(even[0]), vector(odd[0])];
+        for ((two, &even), &odd) in chunk.as_chunks().0.chunks_exact(2).zip(&even[1..]).zip(&odd[1..]) {
+            let pairs = vector([pairs(&two[0]), pairs(&two[1])]);
+            let next = [vector(even), vector(odd)];
+            for (sum, key) in sums.iter_mut().zip([keys[0], keys[1], next[0], next[1]]) {
+                let keyed = _mm512_add_epi32(pairs, key);
+                let product = _mm512_mul_epu32(keyed, _mm512_srli_epi64::<32>(keyed));
+                *sum = _mm512_add_epi64(*sum, product);
+            }
+            keys = next;
+        }
+        sums.map(|sum| _mm512_reduce_add_epi64(sum).cast_unsigned())
+    }
+
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    fn vector(steps: [[u64; LANES]; 2]) -> __m512i {
+        let [[a, b, c, d], [e, f, g, h]] = steps.map(|lanes| lanes.map(u64::cast_signed));
+        _mm512_set_epi64(h, g, f, e, d, c, b, a)
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -162,6 +239,12 @@ mod tests {
         #[test]
         fn the_digest_is_the_same_with_and_without_vectors(chunk in chunk()) {
             prop_assert_eq!(digest_of(&chunk), portable(&table(), &chunk));
+            #[cfg(target_arch = "x86_64")]
+            for vectors in Vectors::ALL.into_iter().filter(|vectors| vectors.are_there()) {
+                let mut digests = [Digest::default()];
+                vectors.digest(&table(), &[chunk], &mut digests);
+                prop_assert_eq!(digests[0], portable(&table(), &chunk), "{:?}", vectors);
+            }
         }
 
         #[test]
