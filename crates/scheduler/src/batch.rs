@@ -34,6 +34,12 @@ pub trait Executor<T, R> {
     /// [`Failure::Unanswered`]. If this panics, all of the batch fails with [`Failure::WorkerPanicked`], also what was
     /// completed before, and the worker goes on.
     fn execute(&mut self, batch: &mut Batch<T, R>);
+
+    /// The answers of a batch were delivered, and the next is not formed yet. What is done here delays it.
+    ///
+    /// Does nothing, unless an executor has something to do then: to give way, for example, to threads that share its core
+    /// and are behind. If this panics, the worker goes on.
+    fn delivered(&mut self) {}
 }
 
 impl<T, R, F: FnMut(&mut Batch<T, R>)> Executor<T, R> for F {

@@ -12,7 +12,8 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use volley_scheduler::{
-    Batch, Config, Failure, GroupConfig, GroupId, Handoff, Policy, Priority, Request, Scheduler, Ticket, Worker,
+    Batch, Config, Executor, Failure, GroupConfig, GroupId, Handoff, Policy, Priority, Request, Scheduler, Ticket,
+    Worker,
 };
 
 /// What the executor is told to do with a batch.
@@ -328,6 +329,38 @@ fn a_panic_fails_its_whole_batch_and_the_worker_goes_on() {
     assert_eq!(next.wait().result, Ok(30));
     drop(busy);
     puppet.end();
+}
+
+#[test]
+fn an_executor_has_its_turn_between_the_answers_of_a_batch_and_the_next_batch() {
+    struct Resting(Sender<&'static str>, Receiver<()>);
+    impl Executor<u32, u32> for Resting {
+        fn execute(&mut self, batch: &mut Batch<u32, u32>) {
+            self.0.send("executes").expect("the test watches");
+            batch.complete(0, 0);
+        }
+
+        fn delivered(&mut self) {
+            self.0.send("delivered").expect("the test watches");
+            self.1.recv().expect("the test lets it go on");
+            std::panic::panic_any("the worker goes on all the same");
+        }
+    }
+    let (scheduler, mut workers) = Scheduler::new(config(4), NonZeroUsize::MIN);
+    let (show, shown) = channel();
+    let (go_on, told) = channel();
+    let worker: Worker<u32, u32> = workers.pop().expect("one worker");
+    let worker = thread::spawn(move || worker.run(Resting(show, told)));
+    let alone = group(&scheduler, 1);
+    let tickets = [0; 2].map(|n| scheduler.submit(Request::new(alone, n)).expect("there is room"));
+    for ticket in tickets {
+        assert_eq!([shown.recv(), shown.recv()], [Ok("executes"), Ok("delivered")]);
+        assert_eq!(ticket.wait().result, Ok(0), "answered while the executor rests");
+        assert!(shown.try_recv().is_err(), "the next batch waits for it");
+        go_on.send(()).expect("it waits");
+    }
+    scheduler.close();
+    worker.join().expect("it ends");
 }
 
 #[test]

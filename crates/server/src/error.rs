@@ -115,10 +115,11 @@ impl ApiError {
         Self::new(Cause::DeadlineUnmeetable(wait), message)
     }
 
-    /// What is said where the request had waited so long before it was looked at, and its answer would wait as long again.
-    pub(crate) fn after(self, lag: Duration) -> Self {
+    /// What is said where the request had waited for `lag` before it was looked at, and its answer would wait as long
+    /// again. One that has waited for longer `since` was not refused for that, but given up.
+    pub(crate) fn after(self, lag: Duration, since: Duration) -> Self {
         match self.cause {
-            _ if lag.is_zero() => self,
+            _ if lag.is_zero() || since > lag => self,
             Cause::DeadlineUnmeetable(wait) => Self::unmeetable(wait + 2 * lag),
             Cause::Deadline => Self::unmeetable(2 * lag),
             _ => self,
@@ -218,11 +219,13 @@ mod tests {
             ApiError::new(Cause::Unavailable, ""),
             ApiError::unmeetable(Duration::from_millis(3)),
             // It would have had the time, had it been read at once.
-            ApiError::unmeetable(Duration::ZERO).after(Duration::from_millis(3)),
-            ApiError::deadline().after(Duration::from_millis(3)),
+            ApiError::unmeetable(Duration::ZERO).after(Duration::from_millis(3), Duration::ZERO),
+            ApiError::deadline().after(Duration::from_millis(3), Duration::from_millis(3)),
         ];
         assert!(full.iter().all(|error| error.status() == 503 && error.retry_after().is_some()));
-        assert_eq!(ApiError::unmeetable(Duration::ZERO).after(Duration::ZERO).status(), 504);
+        let in_time = ApiError::unmeetable(Duration::ZERO).after(Duration::ZERO, Duration::ZERO);
+        let given_up = ApiError::deadline().after(Duration::from_millis(3), Duration::from_millis(4));
+        assert_eq!([in_time, given_up].map(|error| error.status().as_u16()), [504, 504]);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use volley_telemetry::Fault;
 use super::job::{BatchError, Computed, Job, JobResult};
 use super::watchdog::Watch;
 use crate::catalog::{Members, Runs, ServedVariant};
+use crate::http::someone_is_behind;
 use crate::statistics::Parts;
 
 /// One worker's executor. Sessions are the variants'; this takes the worker's own of each.
@@ -137,6 +138,12 @@ impl Executor<Job, JobResult> for BatchRunner {
             Runs::Several(several) => self.run_several(&variant, several, batch),
         }
         variant.metrics.batch_executed(u32::try_from(batch.rows()).unwrap_or(u32::MAX), started.elapsed());
+    }
+
+    fn delivered(&mut self) {
+        if someone_is_behind() {
+            thread::yield_now();
+        }
     }
 }
 

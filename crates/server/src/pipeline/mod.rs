@@ -124,9 +124,9 @@ impl Pipeline {
         let lane = lane(urgency.priority);
         let unanswered = Unanswered(Some((&variant, lane)));
         let result = self.answer(handoff, call.tenant, &variant, unbound, urgency, use_cache).await;
-        let result = result.map_err(|error| error.after(call.received.lag));
         unanswered.ended();
-        let took = call.received.at.elapsed();
+        let (took, lag) = (call.received.at.elapsed(), call.received.lag);
+        let result = result.map_err(|error| error.after(lag, took.saturating_sub(lag)));
         match &result {
             Ok(_) => {
                 variant.metrics.request_completed(lane, took);
