@@ -13,7 +13,7 @@ pub(crate) const CHUNK: usize = 1024;
 
 const PASSES: usize = 4;
 
-/// Pairs of words that are taken at once: one vector of 256 bits.
+/// Pairs of words in a step: one vector of 256 bits, half of one of 512.
 const LANES: usize = 4;
 
 /// Steps of a chunk.
@@ -70,6 +70,7 @@ enum Vectors {
 
 #[cfg(target_arch = "x86_64")]
 impl Vectors {
+    /// The widest first.
     const ALL: [Self; 2] = [Self::Avx512, Self::Avx2];
 
     /// The first of [`ALL`](Self::ALL) that this processor has.
@@ -137,7 +138,8 @@ mod avx512 {
     #[target_feature(enable = "avx512f")]
     #[inline]
     fn vector(steps: [[u64; LANES]; 2]) -> __m512i {
-        let [[a, b, c, d], [e, f, g, h]] = steps.map(|lanes| lanes.map(u64::cast_signed));
+        let [[a, b, c, d], [e, f, g, h]] = steps;
+        let [a, b, c, d, e, f, g, h] = [a, b, c, d, e, f, g, h].map(u64::cast_signed);
         _mm512_set_epi64(h, g, f, e, d, c, b, a)
     }
 }

@@ -35,10 +35,12 @@ pub trait Executor<T, R> {
     /// completed before, and the worker goes on.
     fn execute(&mut self, batch: &mut Batch<T, R>);
 
-    /// The answers of a batch were delivered, and the next is not formed yet. What is done here delays it.
+    /// This worker has delivered the answers of a batch, also of one that panicked, and has not formed its next. What is
+    /// done here delays that one, and [`Scheduler::executing`](crate::Scheduler::executing) does not show it. If this
+    /// panics, the worker goes on.
     ///
     /// Does nothing, unless an executor has something to do then: to give way, for example, to threads that share its core
-    /// and are behind. If this panics, the worker goes on.
+    /// and are behind.
     fn delivered(&mut self) {}
 }
 

@@ -208,11 +208,11 @@ impl<T, R> Worker<T, R> {
         if facts.rows < facts.group.full_rows() {
             yield_now();
         }
-        _ = contain(|| executor.delivered());
         if succeeded {
             // A full ring means that the leader has plenty to learn from already.
             let _ = shared.observations.push(observation);
         }
+        contain(|| executor.delivered());
         Some(Memory { items, results, promises })
     }
 

@@ -115,13 +115,17 @@ impl ApiError {
         Self::new(Cause::DeadlineUnmeetable(wait), message)
     }
 
+    /// The request's deadline had passed before it could be queued.
+    pub(crate) fn passed() -> Self {
+        let message = "parameters.timeout: the deadline (or the call's own) had passed before the request could wait";
+        Self::new(Cause::DeadlineUnmeetable(Duration::ZERO), message)
+    }
+
     /// What is said where the request had waited for `lag` before it was looked at, and its answer would wait as long
-    /// again. One that has waited for longer `since` was not refused for that, but given up.
-    pub(crate) fn after(self, lag: Duration, since: Duration) -> Self {
+    /// again. One that was given up later is told so all the same.
+    pub(crate) fn after(self, lag: Duration) -> Self {
         match self.cause {
-            _ if lag.is_zero() || since > lag => self,
-            Cause::DeadlineUnmeetable(wait) => Self::unmeetable(wait + 2 * lag),
-            Cause::Deadline => Self::unmeetable(2 * lag),
+            Cause::DeadlineUnmeetable(wait) if !lag.is_zero() => Self::unmeetable(wait + 2 * lag),
             _ => self,
         }
     }
@@ -219,13 +223,17 @@ mod tests {
             ApiError::new(Cause::Unavailable, ""),
             ApiError::unmeetable(Duration::from_millis(3)),
             // It would have had the time, had it been read at once.
-            ApiError::unmeetable(Duration::ZERO).after(Duration::from_millis(3), Duration::ZERO),
-            ApiError::deadline().after(Duration::from_millis(3), Duration::from_millis(3)),
+            ApiError::unmeetable(Duration::ZERO).after(Duration::from_millis(3)),
+            ApiError::passed().after(Duration::from_millis(3)),
         ];
         assert!(full.iter().all(|error| error.status() == 503 && error.retry_after().is_some()));
-        let in_time = ApiError::unmeetable(Duration::ZERO).after(Duration::ZERO, Duration::ZERO);
-        let given_up = ApiError::deadline().after(Duration::from_millis(3), Duration::from_millis(4));
-        assert_eq!([in_time, given_up].map(|error| error.status().as_u16()), [504, 504]);
+        let in_vain = [
+            ApiError::unmeetable(Duration::ZERO).after(Duration::ZERO),
+            ApiError::passed().after(Duration::ZERO),
+            ApiError::deadline().after(Duration::from_millis(3)),
+            ApiError::hopeless().after(Duration::from_millis(3)),
+        ];
+        assert!(in_vain.iter().all(|error| error.status() == 504));
     }
 
     #[test]

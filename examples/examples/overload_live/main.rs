@@ -32,8 +32,6 @@ const LOAD_CORE: usize = 1;
 const DEADLINE: Duration = Duration::from_millis(50);
 /// What a caller leaves of that for the way there and back: the server is told the rest.
 const WAY: Duration = Duration::from_millis(5);
-/// Offered over capacity.
-const OVERLOAD: f64 = 2.0;
 const WARMUP: Duration = Duration::from_secs(1);
 /// How long the capacity is measured each time.
 const CAPACITY: Duration = Duration::from_secs(2);
@@ -47,6 +45,8 @@ const AFTERMATH: Duration = Duration::from_secs(2);
 struct Options {
     seconds: f64,
     rounds: usize,
+    /// Offered over capacity.
+    times: f64,
 }
 
 /// What one variant did.
@@ -96,6 +96,7 @@ fn options() -> Result<Options, Box<dyn Error>> {
     let options = Options {
         seconds: arguments.take("--seconds", 10.0, "of each round of overload"),
         rounds: arguments.take("--rounds", 6, "of each variant"),
+        times: arguments.take("--times", 2.0, "the capacity is offered"),
     };
     arguments.finish()?;
     Ok(options)
@@ -124,7 +125,7 @@ async fn overload(options: &Options, variant: &str) -> Result<Figures, Box<dyn E
     let mut figures = Figures::default();
     let mut before = capacity().await?;
     for round in 1..=options.rounds {
-        let rate = Rate::new(before.0 * OVERLOAD)?;
+        let rate = Rate::new(before.0 * options.times)?;
         eprintln!("{variant}: round {round} of {}, {:.0} requests/s", options.rounds, rate.per_second());
         let prober = Prober::start(server.http, told)?;
         let load_ends = Instant::now() + hurried.warmup + hurried.duration;

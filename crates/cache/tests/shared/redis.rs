@@ -132,7 +132,7 @@ impl Redis {
             // First, since a file of settings must come first.
             .args(words)
             .args(["--port", if tls { "0" } else { &port }, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
-            // A replica whose first copy is cut short asks again after this time, and by itself after a minute, as long as
+            // A replica whose first copy was cut short asks again only after `repl-timeout`: by default a minute, as long as
             // anything here is waited for.
             .args(["--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1", "--repl-timeout", "5"])
             .current_dir(folder)

@@ -12,8 +12,8 @@ use volley_telemetry::Fault;
 use super::job::{BatchError, Computed, Job, JobResult};
 use super::watchdog::Watch;
 use crate::catalog::{Members, Runs, ServedVariant};
-use crate::http::someone_is_behind;
 use crate::statistics::Parts;
+use crate::yielding::yield_to_who_is_behind;
 
 /// One worker's executor. Sessions are the variants'; this takes the worker's own of each.
 #[derive(Debug)]
@@ -141,9 +141,7 @@ impl Executor<Job, JobResult> for BatchRunner {
     }
 
     fn delivered(&mut self) {
-        if someone_is_behind() {
-            thread::yield_now();
-        }
+        yield_to_who_is_behind();
     }
 }
 

@@ -23,4 +23,4 @@ pub(crate) use bodies::Held;
 pub(crate) use gate::{Arrival, Gate, Visit};
 pub(crate) use listener::{Edge, IoThreads, Phase};
 pub(crate) use metrics::serve_metrics;
-pub(crate) use received::{Received, someone_is_behind};
+pub(crate) use received::Received;

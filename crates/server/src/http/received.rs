@@ -7,30 +7,12 @@
 //! that goes through it every now and then.
 
 use std::cell::Cell;
-use std::sync::LazyLock;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+
+use crate::yielding::lags;
 
 /// How often the line is measured; a shorter wait in it is none.
 const LOOK: Duration = Duration::from_millis(1);
-
-/// A thread that lags so far is behind: it will soon be too late to refuse.
-const BEHIND: Duration = Duration::from_millis(2);
-
-/// How long that counts.
-const RECENT: Duration = Duration::from_millis(10);
-
-static START: LazyLock<Instant> = LazyLock::new(Instant::now);
-
-/// When a thread was last found behind, in microseconds from the start; 0 if none was. Relaxed: nothing else hangs on it.
-static LAST_BEHIND: AtomicU64 = AtomicU64::new(0);
-
-/// Whether a thread has more to read and to answer than it finds the time for. Workers on its core should give way then:
-/// they would get half of the core whatever waits.
-pub(crate) fn someone_is_behind() -> bool {
-    let last = LAST_BEHIND.load(Ordering::Relaxed);
-    last > 0 && START.elapsed() <= Duration::from_micros(last) + RECENT
-}
 
 thread_local! {
     static LINE: Line = const { Line { entered: Cell::new(None), left: Cell::new(None) } };
@@ -83,9 +65,7 @@ impl Line {
             });
         }
         let lag = measured.max(waiting).filter(|&lag| lag >= LOOK).unwrap_or(Duration::ZERO);
-        if lag >= BEHIND {
-            LAST_BEHIND.store((now - *START).as_micros().max(1) as u64, Ordering::Relaxed);
-        }
+        lags(lag, now);
         lag
     }
 }
@@ -113,7 +93,6 @@ mod tests {
         let received = Received::now();
         assert!(received.lag >= 5 * WORK, "{received:?}");
         assert!(received.at.elapsed() >= 5 * WORK, "{received:?}");
-        assert!(someone_is_behind());
         // Its answer will wait as long as it did.
         let deadline = received.deadline(12 * WORK).expect("it is soon");
         assert_eq!(deadline + received.lag, received.at + 12 * WORK);

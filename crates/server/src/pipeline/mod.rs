@@ -124,9 +124,9 @@ impl Pipeline {
         let lane = lane(urgency.priority);
         let unanswered = Unanswered(Some((&variant, lane)));
         let result = self.answer(handoff, call.tenant, &variant, unbound, urgency, use_cache).await;
+        let result = result.map_err(|error| error.after(call.received.lag));
         unanswered.ended();
-        let (took, lag) = (call.received.at.elapsed(), call.received.lag);
-        let result = result.map_err(|error| error.after(lag, took.saturating_sub(lag)));
+        let took = call.received.at.elapsed();
         match &result {
             Ok(_) => {
                 variant.metrics.request_completed(lane, took);
@@ -435,7 +435,7 @@ fn refusal<T>(refused: &SubmitError<T>) -> ApiError {
         SubmitError::Full(_) => ApiError::new(Cause::QueueFull, refused.to_string()),
         SubmitError::QuotaExceeded(_) => ApiError::new(Cause::QuotaExceeded, refused.to_string()),
         SubmitError::Closed(_) => ApiError::shutting_down(),
-        SubmitError::DeadlinePassed(_) => ApiError::deadline(),
+        SubmitError::DeadlinePassed(_) => ApiError::passed(),
         SubmitError::DeadlineUnmeetable(_, wait) => ApiError::unmeetable(*wait),
         other => ApiError::new(Cause::Internal, other.to_string()),
     }
