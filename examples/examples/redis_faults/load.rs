@@ -34,6 +34,8 @@ pub(crate) struct Seen {
     pub failed: usize,
     pub wrong: usize,
     pub latency: LatencyHistogram,
+    /// How late callers woke up who had time until their request was due. Where they are late, latencies are too.
+    pub wake: LatencyHistogram,
     pub first_failure: Option<String>,
 }
 
@@ -43,13 +45,15 @@ impl Seen {
         self.failed += other.failed;
         self.wrong += other.wrong;
         self.latency.merge(&other.latency);
+        self.wake.merge(&other.wake);
         self.first_failure = self.first_failure.or(other.first_failure);
         self
     }
+}
 
-    pub(crate) fn quantile_ms(&self, quantile: f64) -> f64 {
-        self.latency.quantile(quantile).map_or(f64::NAN, |latency| latency.as_secs_f64() * 1e3)
-    }
+/// A quantile in milliseconds.
+pub(crate) fn quantile_ms(histogram: &LatencyHistogram, quantile: f64) -> f64 {
+    histogram.quantile(quantile).map_or(f64::NAN, |latency| latency.as_secs_f64() * 1e3)
 }
 
 impl Quiz {
@@ -136,7 +140,10 @@ fn call(server: SocketAddr, quiz: &Quiz, seed: u64, rate: f64, begin: Instant, d
         if due > begin + duration {
             return seen;
         }
-        thread::sleep(due.saturating_duration_since(Instant::now()));
+        if let Some(early) = due.checked_duration_since(Instant::now()) {
+            thread::sleep(early);
+            seen.wake.record(due.elapsed());
+        }
         seen.asked += 1;
         let question = quiz.draw(&mut random);
         let answered = match &mut caller {

@@ -29,7 +29,7 @@ use serde_json::{Map, Value, json};
 use volley_examples::{Arguments, Caller, ServerProcess, Spread, pin_this_process};
 
 use fault::Fault;
-use load::{Load, Quiz, Seen};
+use load::{Load, Quiz, Seen, quantile_ms};
 
 const SERVER_CORE: usize = 0;
 const LOAD_CORE: usize = 1;
@@ -46,6 +46,7 @@ struct Row {
     p50_ms: Spread,
     p99_ms: Spread,
     p99_change_ms: Spread,
+    wake_p99_ms: Spread,
     /// Answers from the shared tier before the fault, while it lasted, and after, round by round.
     shared_hits: Vec<[u64; 3]>,
 }
@@ -69,7 +70,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     eprintln!("capacity {capacity:.0} requests/s without hits; {rate:.0} are asked");
     // The first run warms what there is to warm.
     calm();
-    let mut around = calm().quantile_ms(0.99);
+    let mut around = quantile_ms(&calm().latency, 0.99);
     let mut baselines = Spread::default();
     baselines.push(around);
     let mut rows: Vec<Row> = Fault::ALL.iter().map(Row::of).collect();
@@ -77,7 +78,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         for (fault, row) in Fault::ALL.into_iter().zip(&mut rows) {
             eprintln!("round {round} of {rounds}: {fault:?} ...");
             let (seen, shared_hits) = under(fault, &quiz, rate, seconds, &[model, local])?;
-            let after = calm().quantile_ms(0.99);
+            let after = quantile_ms(&calm().latency, 0.99);
             row.add(&seen, f64::midpoint(around, after), shared_hits);
             eprintln!("{row}");
             baselines.push(after);
@@ -88,8 +89,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut out = stdout();
     writeln!(
         out,
-        "{rounds} rounds; times are medians [least .. greatest], shared hits are means before, during and after\n{:<10} {:>8} {:>6} {:>5}  {:<20} {:<20} {:<26} shared hits",
-        "redis", "requests", "failed", "wrong", "p50 ms", "p99 ms", "change of p99, ms"
+        "{rounds} rounds; times are medians [least .. greatest], shared hits are means before, during and after\n{:<10} {:>8} {:>6} {:>5}  {:<20} {:<20} {:<26} {:<20} shared hits",
+        "redis", "requests", "failed", "wrong", "p50 ms", "p99 ms", "change of p99, ms", "callers late, p99 ms"
     )?;
     for row in &rows {
         writeln!(out, "{row}")?;
@@ -131,6 +132,7 @@ impl Row {
             p50_ms: Spread::default(),
             p99_ms: Spread::default(),
             p99_change_ms: Spread::default(),
+            wake_p99_ms: Spread::default(),
             shared_hits: Vec::new(),
         }
     }
@@ -140,9 +142,11 @@ impl Row {
         self.failed += seen.failed;
         self.wrong += seen.wrong;
         self.first_failure = self.first_failure.take().or_else(|| seen.first_failure.clone());
-        self.p50_ms.push(seen.quantile_ms(0.5));
-        self.p99_ms.push(seen.quantile_ms(0.99));
-        self.p99_change_ms.push(seen.quantile_ms(0.99) - baseline_ms);
+        let p99_ms = quantile_ms(&seen.latency, 0.99);
+        self.p50_ms.push(quantile_ms(&seen.latency, 0.5));
+        self.p99_ms.push(p99_ms);
+        self.p99_change_ms.push(p99_ms - baseline_ms);
+        self.wake_p99_ms.push(quantile_ms(&seen.wake, 0.99));
         self.shared_hits.push(shared_hits);
     }
 }
@@ -151,12 +155,12 @@ impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { name, asked, failed, wrong, .. } = self;
         let times = [&self.p50_ms, &self.p99_ms].map(|spread| format!("{spread:.2}"));
-        let change = format!("{:.2}", self.p99_change_ms);
+        let [change, late] = [&self.p99_change_ms, &self.wake_p99_ms].map(|spread| format!("{spread:.2}"));
         let mean =
             |when: usize| self.shared_hits.iter().map(|hits| hits[when]).sum::<u64>() / self.shared_hits.len() as u64;
         write!(
             f,
-            "{name:<10} {asked:>8} {failed:>6} {wrong:>5}  {:<20} {:<20} {change:<26} {}, {}, {}",
+            "{name:<10} {asked:>8} {failed:>6} {wrong:>5}  {:<20} {:<20} {change:<26} {late:<20} {}, {}, {}",
             times[0],
             times[1],
             mean(0),
