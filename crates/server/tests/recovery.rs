@@ -58,10 +58,10 @@ fn participation(reply: &Reply) -> (u64, u64) {
     (count("ensemble_members"), count("ensemble_size"))
 }
 
-/// Callers that ask the model that breaks until told to stop; each answer must come, and be right.
+/// Callers that ask the model that breaks, once at least and until told to stop; each answer must come, and be right.
 struct Callers {
     over: Arc<AtomicBool>,
-    threads: Vec<JoinHandle<usize>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Callers {
@@ -71,15 +71,15 @@ impl Callers {
             let (over, address) = (Arc::clone(&over), server.http);
             std::thread::spawn(move || {
                 let mut connection = Connection::to(address);
-                let mut turn = 0;
-                while !over.load(Ordering::Relaxed) {
+                for turn in 0.. {
                     let (values, body) = echo(caller * 1000 + turn % 1000);
                     let reply = connection.ask("breaking", &body);
                     assert_eq!(reply.status, 200, "{}", String::from_utf8_lossy(&reply.body));
                     assert_eq!(reply.values(0), values);
-                    turn += 1;
+                    if over.load(Ordering::Relaxed) {
+                        break;
+                    }
                 }
-                turn
             })
         };
         let threads = (0..6).map(start).collect();
@@ -89,7 +89,7 @@ impl Callers {
     fn stop(self) {
         self.over.store(true, Ordering::Relaxed);
         for thread in self.threads {
-            assert!(thread.join().expect("every request was answered") > 0);
+            thread.join().expect("every request was answered");
         }
     }
 }
