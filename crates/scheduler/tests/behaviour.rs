@@ -355,7 +355,7 @@ fn an_executor_has_its_turn_between_the_answers_of_a_batch_and_the_next_batch() 
     let tickets = [0; 2].map(|n| scheduler.submit(Request::new(alone, n)).expect("there is room"));
     for (ticket, waiting) in tickets.into_iter().zip([1, 0]) {
         assert_eq!([shown.recv(), shown.recv()], [Ok("executes"), Ok("delivered")]);
-        let answered = ticket.wait_timeout(Duration::from_secs(10)).ok().expect("answered while the executor rests");
+        let answered = ticket.wait_timeout(Duration::from_secs(10)).expect("answered while the executor rests");
         assert_eq!(answered.result, Ok(0));
         assert_eq!(scheduler.depth().iter().sum::<usize>(), waiting, "the next batch waits for it");
         go_on.send(()).expect("it waits");
