@@ -148,8 +148,8 @@ fn triton(wait: Wait, port: u16, workspace: &Path) -> Result<Command, Box<dyn Er
     command.args(["--http-address", "127.0.0.1", "--http-port", &port.to_string()]);
     command.args(["--allow-grpc=false", "--allow-metrics=false"]);
     command.env("LD_LIBRARY_PATH", packages.join("nvidia_pytriton.libs"));
-    // The interpreter of its backend finds its packages by the first `python3` there. With another NumPy its tensors are
-    // empty.
+    // The interpreter of its backend finds its packages by the first `python3` there. With those of another environment its
+    // answers had tensors of no bytes.
     let path = std::env::var("PATH").unwrap_or_default();
     command.env("PATH", format!("{}:{path}", installed().join("bin").display()));
     Ok(command)
