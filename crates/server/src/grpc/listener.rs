@@ -15,10 +15,11 @@ use hyper_util::server::graceful::Watcher;
 use volley_scheduler::Handoff;
 
 use super::gathered::Gathered;
+use super::lingering::Lingering;
 use super::service;
 use crate::http::{Arrival, Edge, Phase, accept, speaks};
 
-/// How long a connection without calls may take to close when the server leaves.
+/// How long a connection without calls may take to close, when the server leaves or has ended it.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Serves connections of `listener` on the runtime of the calling thread, until the server closes and every call that was
@@ -68,7 +69,7 @@ async fn converse(arrival: Arrival, edge: Arc<Edge>, handoff: Handoff, watcher: 
     };
     tokio::select! {
         biased;
-        result = watcher.watch(http.serve_connection(TokioIo::new(Gathered::new(stream)), service)) => {
+        result = watcher.watch(http.serve_connection(TokioIo::new(Gathered::new(Lingering::new(stream, LAST_WORDS))), service)) => {
             if let Err(error) = result {
                 tracing::debug!(%error, "a gRPC connection ended early");
             }

@@ -2,6 +2,7 @@
 
 mod gathered;
 mod infer;
+mod lingering;
 mod listener;
 mod plain;
 mod service;
