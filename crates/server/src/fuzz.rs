@@ -2,7 +2,8 @@
 //!
 //! Half of the input is structured: a good request with a few of its values replaced, doubled or left out. The other half
 //! are the bytes of such requests and of a kept corpus, altered without regard to what they mean. Nothing may panic; what
-//! is not refused as the caller's fault must be a request that the runtime can take, and must have an answer.
+//! is not refused as the caller's fault must be a request that the runtime can take, and must have an answer. Nor may memory
+//! grow with what was read.
 //!
 //! `FUZZ_ITERATIONS` and `FUZZ_SEED` make a run longer or another. (`VOLLEY_...` would be settings of the server.)
 
@@ -28,6 +29,10 @@ use crate::error::ApiError;
 type Random = Xoshiro256PlusPlus;
 
 const MAX_ROWS: usize = 4;
+
+/// What the whole process, its other tests too, may grow by after the first tenth of a run, in bytes. The smallest piece of
+/// memory that can be lost has 32, so that of ten million requests one in twenty could be.
+const MOST_GROWTH: usize = 16 << 20;
 
 /// What requests are bound to.
 struct Model {
@@ -100,6 +105,12 @@ fn number(name: &str, default: usize) -> usize {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
+/// What the process has in memory, in bytes; pages of 4096.
+fn resident() -> usize {
+    let statm = fs::read_to_string("/proc/self/statm").expect("the system says so");
+    4096 * statm.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).expect("a number of pages")
+}
+
 /// How often each parser of requests is tried.
 fn iterations() -> usize {
     number("FUZZ_ITERATIONS", 20_000)
@@ -110,12 +121,24 @@ impl Fuzz {
     fn run(name: &str, iterations: usize, mut iterate: impl FnMut(&mut Self, bool)) -> Self {
         let random = Random::seed_from_u64(number("FUZZ_SEED", 1) as u64);
         let mut fuzz = Self { random, models: models(), tally: Tally::default() };
+        let mut settled = 0;
         for iteration in 0..iterations {
+            if iteration == iterations / 10 {
+                settled = resident();
+            }
             iterate(&mut fuzz, iteration % 2 == 0);
         }
+        let grown = resident().saturating_sub(settled);
         let Tally { accepted, refusals } = &fuzz.tally;
-        eprintln!("{name}: {iterations} iterations, {accepted} accepted, {} different refusals", refusals.len());
+        eprintln!(
+            "{name}: {iterations} iterations, {accepted} accepted, {} different refusals; {:.1} MB resident after a tenth, \
+             {:.1} MB more at the end",
+            refusals.len(),
+            settled as f64 / 1e6,
+            grown as f64 / 1e6
+        );
         assert!(*accepted * 500 > iterations, "only {accepted} of {iterations} were accepted");
+        assert!(grown < MOST_GROWTH, "the process grew by {grown} bytes");
         fuzz
     }
 
