@@ -67,9 +67,10 @@ async fn converse(arrival: Arrival, edge: Arc<Edge>, handoff: Handoff, watcher: 
             silent = if Arc::strong_count(&calls) == 2 { silent + 1 } else { 0 };
         }
     };
+    let stream = TokioIo::new(Gathered::new(Lingering::new(stream, LAST_WORDS)));
     tokio::select! {
         biased;
-        result = watcher.watch(http.serve_connection(TokioIo::new(Gathered::new(Lingering::new(stream, LAST_WORDS))), service)) => {
+        result = watcher.watch(http.serve_connection(stream, service)) => {
             if let Err(error) = result {
                 tracing::debug!(%error, "a gRPC connection ended early");
             }
