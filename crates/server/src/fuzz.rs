@@ -25,6 +25,7 @@ use crate::codec::{
 };
 use crate::config::Settings;
 use crate::error::ApiError;
+use crate::memory::resident;
 
 type Random = Xoshiro256PlusPlus;
 
@@ -103,12 +104,6 @@ struct Fuzz {
 /// A number of the environment.
 fn number(name: &str, default: usize) -> usize {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
-}
-
-/// What the process has in memory, in bytes; pages of 4096.
-fn resident() -> usize {
-    let statm = fs::read_to_string("/proc/self/statm").expect("the system says so");
-    4096 * statm.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).expect("a number of pages")
 }
 
 /// How often each parser of requests is tried.

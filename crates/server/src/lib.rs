@@ -14,6 +14,7 @@ mod grpc;
 mod http;
 mod key;
 mod low_priority;
+mod memory;
 mod pipeline;
 mod protocol;
 mod rate;

@@ -19,6 +19,7 @@ use volley_gpu_runtime::ModelConfig;
 use volley_telemetry::{ModelLabels, model_load_failed, model_loaded, model_unloaded};
 
 use crate::error::{ApiError, Cause};
+use crate::memory;
 
 #[cfg(test)]
 pub(crate) use identity::{Identity, Part};
@@ -326,6 +327,13 @@ struct Change<'a> {
     // In this order: whoever waits next is counted out last.
     _turn: MutexGuard<'a, ()>,
     _waits: Waiting<'a>,
+}
+
+impl Drop for Change<'_> {
+    fn drop(&mut self) {
+        // Also where a load failed.
+        memory::give_back();
+    }
 }
 
 struct Waiting<'a>(&'a AtomicUsize);
