@@ -140,7 +140,7 @@ async fn read(visit: &Visit, request: Request<RequestBody>) -> Result<(Bytes, Pi
     let limit = visit.in_force.config.http.max_body_bytes.get();
     let mut body = read_body(request.into_body(), limit, waits).await?;
     if let Some(coding) = coding {
-        body = coding.inflate(body, limit, visit.held.as_deref()).await?.into();
+        body = Box::pin(coding.inflate(body, limit, visit.held.as_deref())).await?.into();
     }
     codec::split(body, json_length)
 }
@@ -174,7 +174,7 @@ async fn read_body(mut body: RequestBody, limit: usize, caller_waits: bool) -> R
         let frame = match frame {
             Err(error) if error.cause == Cause::Overloaded => {
                 drop(pieces);
-                body.discard(limit).await;
+                Box::pin(body.discard(limit)).await;
                 return Err(error);
             }
             frame => frame?,

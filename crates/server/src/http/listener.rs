@@ -109,7 +109,10 @@ async fn serve_inference(listener: TcpListener, grpc: TcpListener, edge: Arc<Edg
         async move {
             match Target::of(&request) {
                 Some(target) => infer::answer(&edge, &visit, &handoff, &target, request, received).await,
-                None => router.oneshot(request.map(Body::new)).await.unwrap_or_else(|never| match never {}),
+                None => {
+                    let answered = Box::pin(router.oneshot(request.map(Body::new))).await;
+                    answered.unwrap_or_else(|never| match never {})
+                }
             }
         }
     })
@@ -171,7 +174,9 @@ where
         let pace = Arc::new(Pace::default());
         let stream = TokioIo::new(Paced::new(stream, Arc::clone(&pace), limits));
         let (this, peer, pace) = (&self, &peer, &*pace);
-        let service = service_fn(move |request: Request<Incoming>| this.answer(request, peer, pace));
+        // Boxed, so that a request that is refused at once is answered in memory that was used just before, and not in the
+        // connection's own, which is cold.
+        let service = service_fn(move |request: Request<Incoming>| Box::pin(this.answer(request, peer, pace)));
         let mut http = http1::Builder::new();
         // How long a head may take is the pace's to say. Head and body of a response go out as one piece: most are small,
         // and to copy one costs less than to hand over two.

@@ -202,7 +202,7 @@ impl Pipeline {
         let lead = match looked_up {
             Lookup::Hit(bytes) => return found(bytes),
             Lookup::Lead(lead) => lead,
-            Lookup::Follow(follow) => match in_time(errand.urgency.deadline, follow).await? {
+            Lookup::Follow(follow) => match Box::pin(in_time(errand.urgency.deadline, follow)).await? {
                 Followed::Value(bytes) => return found(bytes),
                 Followed::Failed(Unkept::Partial(computed)) => {
                     spared();
@@ -213,7 +213,7 @@ impl Pipeline {
             },
         };
         statistics.cache_miss.add(began.elapsed());
-        let came = self.conclude(results, kept, key, lead, errand).await;
+        let came = Box::pin(self.conclude(results, kept, key, lead, errand)).await;
         match came {
             Ok(First::Found(found)) => {
                 kept.admission().hit(look_up);
