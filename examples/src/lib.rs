@@ -7,6 +7,7 @@ mod found;
 pub mod message;
 mod process;
 mod repository;
+mod resident;
 mod spread;
 mod traffic;
 
@@ -16,5 +17,6 @@ pub use connection::{Broken, Connection, Reply};
 pub use found::{Found, milliseconds};
 pub use process::{ServerProcess, pin_this_process, programs, raw_samples_per_second};
 pub use repository::{Repository, SPOILINGS, Spoil};
+pub use resident::Resident;
 pub use spread::{Spread, rounded};
 pub use traffic::{Traffic, stay_awake};

@@ -4,14 +4,15 @@ use std::error::Error;
 use std::fmt;
 use std::fs;
 
-use volley_examples::{Caller, Repository, SPOILINGS, ServerProcess, Spread};
+use volley_examples::{Caller, Repository, Resident, SPOILINGS, ServerProcess, Spread};
 use volley_validate::usage::ProcessUsage;
 
 use super::SERVER_CORE;
 
 pub(crate) struct Cycles {
-    /// Resident bytes after each cycle.
-    resident: Vec<u64>,
+    count: usize,
+    /// After each cycle.
+    resident: Resident,
     /// Milliseconds of a good load.
     loads: Spread,
 }
@@ -23,7 +24,7 @@ pub(crate) fn run(count: usize) -> Result<Cycles, Box<dyn Error>> {
     let server = ServerProcess::start(Some(SERVER_CORE), &[("VOLLEY_MODEL_REPOSITORY", path)])?;
     let mut caller = Caller::connect(server.http)?;
     let mut change = |what: &str| caller.post(&format!("/v2/repository/models/cnn_lstm/{what}"), "", b"");
-    let mut cycles = Cycles { resident: Vec::new(), loads: Spread::default() };
+    let mut cycles = Cycles { count, resident: Resident::default(), loads: Spread::default() };
     for cycle in 0..count {
         if cycle % 100 == 0 {
             eprintln!("loads and unloads: {cycle} of {count}");
@@ -55,38 +56,16 @@ pub(crate) fn run(count: usize) -> Result<Cycles, Box<dyn Error>> {
 }
 
 impl Cycles {
-    fn last_half(&self) -> &[u64] {
-        &self.resident[self.resident.len() / 2..]
-    }
-
-    /// By how much of itself the resident memory grew over the last half of the cycles: the slope of the line through it.
+    /// By how much of itself the resident memory grew over the last half of the cycles.
     pub(crate) fn growth(&self) -> f64 {
-        let half = self.last_half();
-        let count = half.len() as f64;
-        let (middle, mean) = ((count - 1.0) / 2.0, half.iter().map(|&bytes| bytes as f64).sum::<f64>() / count);
-        let (mut products, mut squares) = (0.0, 0.0);
-        for (cycle, &bytes) in half.iter().enumerate() {
-            let x = cycle as f64 - middle;
-            products += x * (bytes as f64 - mean);
-            squares += x * x;
-        }
-        products / squares * count / mean
+        self.resident.growth()
     }
 }
 
 impl fmt::Display for Cycles {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mb = |bytes: Option<&u64>| bytes.map_or(f64::NAN, |&bytes| bytes as f64 / 1e6);
-        writeln!(f, "loads and unloads, {} cycles, half of them loads that fail", self.resident.len())?;
         writeln!(f, "  a good load               {:.0} ms", self.loads)?;
-        writeln!(
-            f,
-            "  resident                  {:.1} MB after the first cycle, {:.1} at half, {:.1} at the end; most {:.1}",
-            mb(self.resident.first()),
-            mb(self.last_half().first()),
-            mb(self.resident.last()),
-            mb(self.resident.iter().max()),
-        )?;
+        writeln!(f, "  resident                  {}, after the first and after each tenth", self.resident)?;
         writeln!(f, "  growth                    {:.4} over the last half", self.growth())
     }
 }

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use tokio::task::LocalSet;
-use volley_examples::ServerProcess;
+use volley_examples::{Resident, ServerProcess};
 use volley_validate::usage::ProcessUsage;
 
 use crate::SERVER_CORE;
@@ -24,6 +24,8 @@ use crate::visit::{self, End, Seen};
 const CLIENTS: usize = 32;
 /// A good request after so many others.
 const PROBE_EVERY: u64 = 100;
+/// How often the server's memory is looked at, about.
+const LOOKS: u64 = 200;
 /// So many that were answered wrongly are told in full.
 const TOLD: usize = 5;
 /// Of their bytes, from the first.
@@ -54,8 +56,8 @@ pub(crate) struct Fuzzed {
     codes: BTreeMap<u16, u64>,
     ends: BTreeMap<End, u64>,
     offences: Vec<String>,
-    /// Resident bytes after a tenth, and at the end.
-    resident: [u64; 2],
+    /// The server's memory, from the first request to the last.
+    resident: Resident,
     took: Duration,
 }
 
@@ -87,7 +89,7 @@ pub(crate) async fn run(plan: Plan) -> Result<Fuzzed, Box<dyn Error>> {
         .await?;
     let run = Rc::into_inner(run).ok_or("a client is still there")?;
     let mut found = run.found.into_inner();
-    found.resident[1] = ProcessUsage::of(run.server.pid())?.resident_bytes;
+    found.resident.push(ProcessUsage::of(run.server.pid())?.resident_bytes);
     (found.seed, found.took) = (run.plan.seed, started.elapsed());
     Ok(found)
 }
@@ -102,9 +104,9 @@ impl Run {
                 return Ok(());
             }
             self.next.set(done + 1);
-            if done == self.plan.requests / 10 {
+            if done.is_multiple_of((self.plan.requests / LOOKS).max(1)) {
                 let usage = ProcessUsage::of(self.server.pid()).map_err(|error| error.to_string())?;
-                self.found.borrow_mut().resident[0] = usage.resident_bytes;
+                self.found.borrow_mut().resident.push(usage.resident_bytes);
             }
             if done.is_multiple_of(10_000) {
                 eprintln!("hostile requests: {done} of {}", self.plan.requests);
@@ -204,10 +206,9 @@ impl Fuzzed {
         }
     }
 
-    /// By how much of itself the server grew after the first tenth.
+    /// By how much of itself the server grew over the last half.
     pub(crate) fn growth(&self) -> f64 {
-        let [early, late] = self.resident.map(|bytes| bytes as f64);
-        late / early - 1.0
+        self.resident.growth()
     }
 }
 
@@ -239,9 +240,8 @@ impl fmt::Display for Fuzzed {
         writeln!(f, "  gRPC codes                {}", listed(&self.codes))?;
         writeln!(f, "  5xx but 503 and 504       {}", self.five_hundreds)?;
         writeln!(f, "  good ones in between      {}, {} answered wrongly", 3 * self.good, self.wrong)?;
-        let [early, late] = self.resident.map(|bytes| bytes as f64 / 1e6);
-        let growth = self.growth();
-        writeln!(f, "  resident                  {early:.1} MB after a tenth, {late:.1} MB at the end: {growth:+.4}")?;
+        writeln!(f, "  resident                  {}, at first and after each tenth", self.resident)?;
+        writeln!(f, "  growth                    {:+.4} over the last half", self.growth())?;
         for offence in &self.offences {
             writeln!(f, "  {offence}")?;
         }
