@@ -64,6 +64,7 @@ impl Cycles {
 
 impl fmt::Display for Cycles {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "loads and unloads, {} cycles, half of them loads that fail", self.count)?;
         writeln!(f, "  a good load               {:.0} ms", self.loads)?;
         writeln!(f, "  resident                  {}, after the first and after each tenth", self.resident)?;
         writeln!(f, "  growth                    {:.4} over the last half", self.growth())
