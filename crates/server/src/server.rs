@@ -17,7 +17,7 @@ use volley_telemetry::logs::Filter;
 use volley_telemetry::{EdgeMetrics, Exporter, UPKEEP_INTERVAL};
 
 use crate::access::Tenants;
-use crate::catalog::{Catalog, Loader, repository_path};
+use crate::catalog::{Catalog, Changes, Loader, repository_path};
 use crate::config::{Config, RuntimeConfig, Settings};
 use crate::descriptors;
 use crate::engine::{DeviceScheduler, Pinning, Workers};
@@ -103,7 +103,8 @@ impl Server {
             keyer,
             results: results.clone(),
         };
-        let catalog = Arc::new(Catalog::load(loader).map_err(StartError::other)?);
+        let changes = Changes::start().map_err(StartError::other)?;
+        let catalog = Arc::new(Catalog::load(loader, changes).map_err(StartError::other)?);
         let pinning = Pinning(config.runtime.cpu_affinity.clone());
         let workers = Workers::start(&scheduler, workers, &catalog, pinning, config.runtime.run_limit);
 

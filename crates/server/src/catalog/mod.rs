@@ -4,13 +4,13 @@
 //! they were resolved to: what was replaced answers those it has, and is unloaded with the last of them. A load that fails
 //! leaves everything as it was, and says why in the log, in the repository's index and in the metrics.
 
+mod changes;
 mod identity;
 mod loader;
 mod served;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -19,8 +19,8 @@ use volley_gpu_runtime::ModelConfig;
 use volley_telemetry::{ModelLabels, model_load_failed, model_loaded, model_unloaded};
 
 use crate::error::{ApiError, Cause};
-use crate::memory;
 
+pub(crate) use changes::Changes;
 #[cfg(test)]
 pub(crate) use identity::{Identity, Part};
 pub(crate) use loader::{LoadFailure, Loader, repository_path};
@@ -31,18 +31,13 @@ pub(crate) use served::{Kept, Members, Runs, ServedVariant};
 pub(crate) struct Catalog {
     served: ArcSwap<Served>,
     loader: Loader,
-    /// Whoever changes what is served holds it, for as long as a load takes.
-    changing: Mutex<()>,
-    /// How many want to.
-    changes: AtomicUsize,
+    /// Where what is served is changed, and nowhere else.
+    changes: Changes,
     /// What went wrong the last time that a model was loaded, by model of the repository. Held for moments.
     failures: Mutex<BTreeMap<String, String>>,
     /// Told when something else is served.
     changed: watch::Sender<()>,
 }
-
-/// So many loads and unloads may wait for one another; each has a thread.
-const MOST_CHANGES: usize = 16;
 
 type Served = BTreeMap<String, ServedModel>;
 
@@ -88,7 +83,7 @@ impl Catalog {
     ///
     /// # Errors
     /// The first model that could not be loaded, and why.
-    pub(crate) fn load(loader: Loader) -> Result<Self, LoadFailure> {
+    pub(crate) fn load(loader: Loader, changes: Changes) -> Result<Self, LoadFailure> {
         let mut served = Served::new();
         for name in loader.names()? {
             let model = loader.load(&name).inspect_err(|failure| model_load_failed(&name, failure.reason))?;
@@ -98,21 +93,45 @@ impl Catalog {
         Ok(Self {
             served: ArcSwap::from_pointee(served),
             loader,
-            changing: Mutex::default(),
-            changes: AtomicUsize::new(0),
+            changes,
             failures: Mutex::default(),
             changed: watch::Sender::new(()),
         })
     }
 
-    /// Loads `model` as it lies in the repository now, and serves it in place of what is served under that name. Takes as
-    /// long as that takes: not for a thread that has others to serve.
+    /// Has `change` made after those that were asked for before, whether or not this is waited for to the end.
     ///
     /// # Errors
-    /// [`ApiError`] with status 404 for what the repository does not hold, 400 for what cannot be loaded, 503 where too
-    /// many loads wait. What was served is served on.
+    /// What `change` returns; [`ApiError`] with status 503 where too many changes wait.
+    pub(crate) async fn change(
+        self: &Arc<Self>,
+        change: impl FnOnce(&Self) -> Result<(), ApiError> + Send + 'static,
+    ) -> Result<(), ApiError> {
+        let catalog = Arc::clone(self);
+        let changed = self.changes.make(move || change(&catalog))?;
+        changed.await.unwrap_or_else(|_| Err(without_a_word()))
+    }
+
+    /// The same, for a thread that may wait.
+    ///
+    /// # Errors
+    /// As for [`change`](Self::change).
+    pub(crate) fn change_and_wait(
+        self: &Arc<Self>,
+        change: impl FnOnce(&Self) -> Result<(), ApiError> + Send + 'static,
+    ) -> Result<(), ApiError> {
+        let catalog = Arc::clone(self);
+        let changed = self.changes.make(move || change(&catalog))?;
+        changed.blocking_recv().unwrap_or_else(|_| Err(without_a_word()))
+    }
+
+    /// Loads `model` as it lies in the repository now, and serves it in place of what is served under that name. A
+    /// [change](Self::change).
+    ///
+    /// # Errors
+    /// [`ApiError`] with status 404 for what the repository does not hold, 400 for what cannot be loaded. What was served is
+    /// served on.
     pub(crate) fn reload(&self, model: &str) -> Result<(), ApiError> {
-        let _change = self.begin_change()?;
         // By its name in the list, so that no path leads out of the repository.
         let names = self.loader.names().map_err(|failure| ApiError::invalid("model repository", failure))?;
         if !names.iter().any(|name| name == model) {
@@ -139,13 +158,12 @@ impl Catalog {
     }
 
     /// Puts other settings of single models in force: of those that are served, the ones whose settings change are loaded
-    /// anew, and all put in place once all are loaded.
+    /// anew, and all put in place once all are loaded. A [change](Self::change).
     ///
     /// # Errors
-    /// [`ApiError`] with status 400 for a model that does not load so, or is not in the repository, 503 where too many
-    /// loads wait. What was served is served on, as it was.
+    /// [`ApiError`] with status 400 for a model that does not load so, or is not in the repository. What was served is
+    /// served on, as it was.
     pub(crate) fn reconfigure(&self, configured: BTreeMap<String, ModelConfig>) -> Result<(), ApiError> {
-        let _change = self.begin_change()?;
         self.loader.names_for(&configured).map_err(|failure| ApiError::invalid("configuration", failure))?;
         let (before, served) = (self.loader.configured.load_full(), self.served.load_full());
         let changed = served.keys().filter(|&name| before.get(name) != configured.get(name));
@@ -163,34 +181,22 @@ impl Catalog {
         Ok(())
     }
 
-    /// Serves `model` no more. What was asked before is answered. Waits for a load that is under way.
+    /// Serves `model` no more. What was asked before is answered. A [change](Self::change).
     ///
     /// # Errors
-    /// [`ApiError`] with status 404 for a model that is not served, 503 where too many loads wait.
+    /// [`ApiError`] with status 404 for a model that is not served.
     pub(crate) fn unload(&self, model: &str) -> Result<(), ApiError> {
-        let _change = self.begin_change()?;
         versions(&self.served.load(), model)?;
         self.replace(model, None);
         tracing::info!(model, "unloaded");
         Ok(())
     }
 
-    fn begin_change(&self) -> Result<Change<'_>, ApiError> {
-        let waits = Waiting(&self.changes);
-        if self.changes.fetch_add(1, Ordering::Relaxed) >= MOST_CHANGES {
-            let message =
-                format!("{MOST_CHANGES} loads and unloads wait for one another; try again when they are done");
-            return Err(ApiError::new(Cause::Unavailable, message));
-        }
-        let turn = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(Change { _turn: turn, _waits: waits })
-    }
-
     fn failures(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// To be called by whoever has a [`Change`].
+    /// Part of a [change](Self::change).
     fn replace(&self, name: &str, model: Option<ServedModel>) {
         let before = self.served.load_full();
         let mut after = Served::clone(&before);
@@ -322,26 +328,8 @@ impl ServedModel {
     }
 }
 
-/// Leave to change what is served.
-struct Change<'a> {
-    // In this order: whoever waits next is counted out last.
-    _turn: MutexGuard<'a, ()>,
-    _waits: Waiting<'a>,
-}
-
-impl Drop for Change<'_> {
-    fn drop(&mut self) {
-        // Also where a load failed.
-        memory::give_back();
-    }
-}
-
-struct Waiting<'a>(&'a AtomicUsize);
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
+fn without_a_word() -> ApiError {
+    ApiError::new(Cause::Internal, "what was to be loaded or unloaded ended without a word")
 }
 
 fn versions<'a>(served: &'a Served, model: &str) -> Result<&'a BTreeMap<u64, Arc<ServedVersion>>, ApiError> {

@@ -1,14 +1,11 @@
 //! The model repository extension: what there is, and loading and unloading it while requests are answered.
 
 use std::sync::Arc;
-use std::thread;
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::oneshot;
 
 use crate::catalog::Catalog;
-use crate::error::{ApiError, Cause};
-use crate::low_priority;
+use crate::error::ApiError;
 
 /// What an index is to hold.
 #[derive(Clone, PartialEq, Eq, prost::Message, Deserialize)]
@@ -101,7 +98,7 @@ pub(crate) async fn load<'a>(
         let message = "not offered; a model is loaded as it lies in the repository, with the config.toml of its folder";
         return Err(ApiError::invalid(format_args!("parameters.{name}"), message));
     }
-    change(catalog, "load", move |catalog| catalog.reload(&model)).await
+    catalog.change(move |catalog| catalog.reload(&model)).await
 }
 
 /// Serves a model no more.
@@ -109,22 +106,5 @@ pub(crate) async fn load<'a>(
 /// # Errors
 /// As [`Catalog::unload`].
 pub(crate) async fn unload(catalog: &Arc<Catalog>, model: String) -> Result<(), ApiError> {
-    change(catalog, "unload", move |catalog| catalog.unload(&model)).await
-}
-
-/// Changes what is served, on a thread of its own: it may take long, and wait for others.
-async fn change(
-    catalog: &Arc<Catalog>,
-    what: &'static str,
-    change: impl FnOnce(&Catalog) -> Result<(), ApiError> + Send + 'static,
-) -> Result<(), ApiError> {
-    let (sender, changed) = oneshot::channel();
-    let catalog = Arc::clone(catalog);
-    let changing = thread::Builder::new().name(format!("volley-{what}")).spawn(move || {
-        low_priority::step_back();
-        let _ = sender.send(change(&catalog));
-    });
-    changing.map_err(|error| ApiError::new(Cause::Internal, format!("no thread to {what} it on: {error}")))?;
-    let ended = || ApiError::new(Cause::Internal, format!("the {what} ended without a word"));
-    changed.await.map_err(|_| ended())?
+    catalog.change(move |catalog| catalog.unload(&model)).await
 }
