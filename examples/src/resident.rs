@@ -15,10 +15,13 @@ impl Resident {
     }
 
     /// By how much of itself it grew over the last half of the times: the slope of the line through them. The first half is
-    /// left for caches to fill and for the allocator to settle.
+    /// left for caches to fill and for the allocator to settle. 0 where there are too few to tell.
     #[must_use]
     pub fn growth(&self) -> f64 {
         let half = &self.bytes[self.bytes.len() / 2..];
+        if half.len() < 2 {
+            return 0.0;
+        }
         let count = half.len() as f64;
         let (middle, mean) = ((count - 1.0) / 2.0, half.iter().map(|&bytes| bytes as f64).sum::<f64>() / count);
         let (mut products, mut squares) = (0.0, 0.0);
@@ -60,5 +63,8 @@ mod tests {
         // From 1.5 to 2.0 MB, of 1.75 in the middle.
         let grows = of(&|time| 1_000_000 + 1000 * time);
         assert!((grows.growth() - 0.5 / 1.75).abs() < 1e-3, "{}", grows.growth());
+        let mut short = Resident::default();
+        short.push(1);
+        assert_eq!(short.growth(), 0.0);
     }
 }

@@ -32,7 +32,7 @@ type Random = Xoshiro256PlusPlus;
 const MAX_ROWS: usize = 4;
 
 /// What the whole process, its other tests too, may grow by after the first tenth of a run, in bytes. The smallest piece of
-/// memory that can be lost has 32, so that of ten million requests one in twenty could be.
+/// memory that can be lost has 32: in a run of two and a half million, one request in four would have to lose one.
 const MOST_GROWTH: usize = 16 << 20;
 
 /// What requests are bound to.

@@ -23,6 +23,7 @@ use crate::descriptors;
 use crate::engine::{DeviceScheduler, Pinning, Workers};
 use crate::gauges::Gauges;
 use crate::http::{BACKLOG, Edge, Gate, IoThreads, Phase, serve_admin, serve_metrics};
+use crate::memory;
 use crate::pipeline::Pipeline;
 use crate::reach::Reach;
 use crate::reread::Reread;
@@ -103,8 +104,11 @@ impl Server {
             keyer,
             results: results.clone(),
         };
-        let changes = Changes::start().map_err(StartError::other)?;
+        // A model's own threads would keep their maker's priority.
+        let one_thread = config.runtime.intra_op_threads.get() == 1 && config.runtime.inter_op_threads.get() == 1;
+        let changes = Changes::start(one_thread).map_err(StartError::other)?;
         let catalog = Arc::new(Catalog::load(loader, changes).map_err(StartError::other)?);
+        memory::give_back();
         let pinning = Pinning(config.runtime.cpu_affinity.clone());
         let workers = Workers::start(&scheduler, workers, &catalog, pinning, config.runtime.run_limit);
 

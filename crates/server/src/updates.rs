@@ -113,9 +113,7 @@ impl Updates {
         if !changed.is_empty() {
             let (before, config) = (settings.config(), next.config());
             if before.models != config.models {
-                let models = config.models.clone();
-                let changed = self.catalog.change_and_wait(|catalog| catalog.reconfigure(models));
-                changed.map_err(Refused::Model)?;
+                self.catalog.reconfigure(config.models.clone()).map_err(Refused::Model)?;
             }
             // From here on nothing fails: the filter was checked with the rest.
             if let Some(log) = self.log.as_ref().filter(|_| before.log.filter != config.log.filter) {

@@ -1,10 +1,9 @@
-//! The thread on which models are loaded and unloaded, one change after the other.
+//! Where models are loaded and unloaded while others serve, one change after the other.
 //!
-//! It is always the same one, for the allocator's sake: glibc gives each new thread one of several heaps, and what a model
-//! leaves behind in each of them adds up.
+//! Each change has a thread of low priority, which ends before the next begins: glibc gives a thread one of several heaps,
+//! the one that was given up last, and what models leave behind in several of them would add up.
 
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread;
 
@@ -13,23 +12,30 @@ use tokio::sync::oneshot;
 use crate::error::{ApiError, Cause};
 use crate::{low_priority, memory};
 
-/// So many changes may wait for one another.
+/// So many changes may be there at a time: one under way, and those that wait for it.
 const MOST: usize = 16;
 
-type Job = Box<dyn FnOnce() + Send>;
+type Changed = Result<(), ApiError>;
+
+/// A change, and who waits for it.
+struct Job {
+    change: Box<dyn FnOnce() -> Changed + Send>,
+    asked: oneshot::Sender<Changed>,
+}
 
 /// Where changes wait for their turn.
 #[derive(Debug)]
 pub(crate) struct Changes(SyncSender<Job>);
 
 impl Changes {
-    /// Starts the thread, which ends when this is dropped.
+    /// Starts the thread that sees to them, which ends when this is dropped. With `step_back`, changes are made at low
+    /// priority; threads that they start keep it.
     ///
     /// # Errors
     /// When there is no thread to be had.
-    pub(crate) fn start() -> io::Result<Self> {
-        let (sender, jobs) = sync_channel(MOST);
-        thread::Builder::new().name("volley-loader".into()).spawn(move || make_each(&jobs))?;
+    pub(crate) fn start(step_back: bool) -> io::Result<Self> {
+        let (sender, jobs) = sync_channel(MOST - 1);
+        thread::Builder::new().name("volley-changes".into()).spawn(move || make_each(&jobs, step_back))?;
         Ok(Self(sender))
     }
 
@@ -39,16 +45,10 @@ impl Changes {
     /// [`ApiError`] with status 503 where too many wait.
     pub(super) fn make(
         &self,
-        change: impl FnOnce() -> Result<(), ApiError> + Send + 'static,
-    ) -> Result<oneshot::Receiver<Result<(), ApiError>>, ApiError> {
-        let (sender, changed) = oneshot::channel();
-        let job = move || {
-            let result = change();
-            // Also where a load failed.
-            memory::give_back();
-            let _ = sender.send(result);
-        };
-        match self.0.try_send(Box::new(job)) {
+        change: impl FnOnce() -> Changed + Send + 'static,
+    ) -> Result<oneshot::Receiver<Changed>, ApiError> {
+        let (asked, changed) = oneshot::channel();
+        match self.0.try_send(Job { change: Box::new(change), asked }) {
             Ok(()) => Ok(changed),
             Err(TrySendError::Full(_)) => {
                 let message = format!("{MOST} loads and unloads wait for one another; try again when they are done");
@@ -59,11 +59,26 @@ impl Changes {
     }
 }
 
-fn make_each(jobs: &Receiver<Job>) {
-    low_priority::step_back();
-    for job in jobs {
-        // What panics is told by the hook, and must not keep the next from being made.
-        let _ = catch_unwind(AssertUnwindSafe(job));
+fn make_each(jobs: &Receiver<Job>, step_back: bool) {
+    for Job { change, asked } in jobs {
+        let change = move || {
+            if step_back {
+                low_priority::step_back();
+            }
+            change()
+        };
+        let changing = thread::Builder::new().name("volley-change".into()).spawn(change);
+        let result = match changing.map(thread::JoinHandle::join) {
+            Ok(Ok(result)) => result,
+            // The panic was told by the hook, and whoever asked hears nothing.
+            Ok(Err(_)) => continue,
+            Err(error) => Err(ApiError::new(Cause::Internal, format!("no thread to load or unload it on: {error}"))),
+        };
+        // Also where a load failed. Here, because who is let run seldom must not hold what all allocate from.
+        if !matches!(&result, Err(error) if error.cause == Cause::NotFound) {
+            memory::give_back();
+        }
+        let _ = asked.send(result);
     }
 }
 
@@ -75,7 +90,7 @@ mod tests {
 
     #[test]
     fn changes_are_made_in_their_order_and_a_panic_is_one_s_own() {
-        let changes = Changes::start().expect("a thread");
+        let changes = Changes::start(true).expect("a thread");
         let (made, order) = channel();
         let change = |number: u32| {
             let made = made.clone();
@@ -85,7 +100,8 @@ mod tests {
                 Err(ApiError::invalid(number, "refused"))
             })
         };
-        let came: Vec<_> = (0..3).map(|number| change(number).expect("there is room").blocking_recv()).collect();
+        let asked: Vec<_> = (0..3).map(|number| change(number).expect("there is room")).collect();
+        let came: Vec<_> = asked.into_iter().map(oneshot::Receiver::blocking_recv).collect();
         assert_eq!(order.try_iter().collect::<Vec<_>>(), [0, 2]);
         let told = |number: usize| came[number].clone().map(|changed| changed.expect_err("it is refused").message);
         assert_eq!((told(0), told(2)), (Ok("0: refused".into()), Ok("2: refused".into())));
@@ -94,7 +110,7 @@ mod tests {
 
     #[test]
     fn more_than_may_wait_are_refused_and_the_others_are_made() {
-        let changes = Changes::start().expect("a thread");
+        let changes = Changes::start(false).expect("a thread");
         let (begun, begins) = channel();
         let (go_on, waits) = channel::<()>();
         let first = changes.make(move || {
@@ -103,7 +119,7 @@ mod tests {
             Ok(())
         });
         begins.recv().expect("it begins");
-        let waiting: Vec<_> = (0..MOST).map(|_| changes.make(|| Ok(())).expect("there is room")).collect();
+        let waiting: Vec<_> = (1..MOST).map(|_| changes.make(|| Ok(())).expect("there is room")).collect();
         let refused = changes.make(|| Ok(())).expect_err("there is none");
         assert_eq!((refused.status().as_u16(), refused.retry_after().is_some()), (503, true));
         go_on.send(()).expect("it waits");

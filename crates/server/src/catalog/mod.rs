@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use volley_gpu_runtime::ModelConfig;
 use volley_telemetry::{ModelLabels, model_load_failed, model_loaded, model_unloaded};
 
@@ -32,7 +32,7 @@ pub(crate) struct Catalog {
     served: ArcSwap<Served>,
     loader: Loader,
     /// Where what is served is changed, and nowhere else.
-    changes: Changes,
+    turns: Changes,
     /// What went wrong the last time that a model was loaded, by model of the repository. Held for moments.
     failures: Mutex<BTreeMap<String, String>>,
     /// Told when something else is served.
@@ -93,45 +93,53 @@ impl Catalog {
         Ok(Self {
             served: ArcSwap::from_pointee(served),
             loader,
-            changes,
+            turns: changes,
             failures: Mutex::default(),
             changed: watch::Sender::new(()),
         })
     }
 
-    /// Has `change` made after those that were asked for before, whether or not this is waited for to the end.
+    /// Loads `model` as it lies in the repository now, and serves it in place of what is served under that name, whether or
+    /// not this is waited for to the end.
     ///
     /// # Errors
-    /// What `change` returns; [`ApiError`] with status 503 where too many changes wait.
-    pub(crate) async fn change(
-        self: &Arc<Self>,
-        change: impl FnOnce(&Self) -> Result<(), ApiError> + Send + 'static,
-    ) -> Result<(), ApiError> {
-        let catalog = Arc::clone(self);
-        let changed = self.changes.make(move || change(&catalog))?;
-        changed.await.unwrap_or_else(|_| Err(without_a_word()))
+    /// [`ApiError`] with status 404 for what the repository does not hold, 400 for what cannot be loaded, 503 where too
+    /// many loads wait. What was served is served on.
+    pub(crate) async fn reload(self: &Arc<Self>, model: String) -> Result<(), ApiError> {
+        told(self.change(move |catalog| catalog.load_anew(&model))?.await)
     }
 
-    /// The same, for a thread that may wait.
+    /// Serves `model` no more, whether or not this is waited for to the end. What was asked before is answered.
     ///
     /// # Errors
-    /// As for [`change`](Self::change).
-    pub(crate) fn change_and_wait(
-        self: &Arc<Self>,
-        change: impl FnOnce(&Self) -> Result<(), ApiError> + Send + 'static,
-    ) -> Result<(), ApiError> {
-        let catalog = Arc::clone(self);
-        let changed = self.changes.make(move || change(&catalog))?;
-        changed.blocking_recv().unwrap_or_else(|_| Err(without_a_word()))
+    /// [`ApiError`] with status 404 for a model that is not served, 503 where too many loads wait.
+    pub(crate) async fn unload(self: &Arc<Self>, model: String) -> Result<(), ApiError> {
+        told(self.change(move |catalog| catalog.take_down(&model))?.await)
     }
 
-    /// Loads `model` as it lies in the repository now, and serves it in place of what is served under that name. A
-    /// [change](Self::change).
+    /// Puts other settings of single models in force: of those that are served, the ones whose settings change are loaded
+    /// anew, and all put in place once all are loaded. For a thread that may wait.
     ///
     /// # Errors
-    /// [`ApiError`] with status 404 for what the repository does not hold, 400 for what cannot be loaded. What was served is
-    /// served on.
-    pub(crate) fn reload(&self, model: &str) -> Result<(), ApiError> {
+    /// [`ApiError`] with status 400 for a model that does not load so, or is not in the repository, 503 where too many
+    /// loads wait. What was served is served on, as it was.
+    ///
+    /// # Panics
+    /// On a thread of a runtime.
+    pub(crate) fn reconfigure(self: &Arc<Self>, configured: BTreeMap<String, ModelConfig>) -> Result<(), ApiError> {
+        told(self.change(move |catalog| catalog.put_settings(configured))?.blocking_recv())
+    }
+
+    fn change(
+        self: &Arc<Self>,
+        change: impl FnOnce(&Self) -> Result<(), ApiError> + Send + 'static,
+    ) -> Result<oneshot::Receiver<Result<(), ApiError>>, ApiError> {
+        let catalog = Arc::clone(self);
+        self.turns.make(move || change(&catalog))
+    }
+
+    /// In its turn.
+    fn load_anew(&self, model: &str) -> Result<(), ApiError> {
         // By its name in the list, so that no path leads out of the repository.
         let names = self.loader.names().map_err(|failure| ApiError::invalid("model repository", failure))?;
         if !names.iter().any(|name| name == model) {
@@ -157,13 +165,8 @@ impl Catalog {
         }
     }
 
-    /// Puts other settings of single models in force: of those that are served, the ones whose settings change are loaded
-    /// anew, and all put in place once all are loaded. A [change](Self::change).
-    ///
-    /// # Errors
-    /// [`ApiError`] with status 400 for a model that does not load so, or is not in the repository. What was served is
-    /// served on, as it was.
-    pub(crate) fn reconfigure(&self, configured: BTreeMap<String, ModelConfig>) -> Result<(), ApiError> {
+    /// In its turn.
+    fn put_settings(&self, configured: BTreeMap<String, ModelConfig>) -> Result<(), ApiError> {
         self.loader.names_for(&configured).map_err(|failure| ApiError::invalid("configuration", failure))?;
         let (before, served) = (self.loader.configured.load_full(), self.served.load_full());
         let changed = served.keys().filter(|&name| before.get(name) != configured.get(name));
@@ -181,11 +184,8 @@ impl Catalog {
         Ok(())
     }
 
-    /// Serves `model` no more. What was asked before is answered. A [change](Self::change).
-    ///
-    /// # Errors
-    /// [`ApiError`] with status 404 for a model that is not served.
-    pub(crate) fn unload(&self, model: &str) -> Result<(), ApiError> {
+    /// In its turn.
+    fn take_down(&self, model: &str) -> Result<(), ApiError> {
         versions(&self.served.load(), model)?;
         self.replace(model, None);
         tracing::info!(model, "unloaded");
@@ -196,7 +196,7 @@ impl Catalog {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Part of a [change](Self::change).
+    /// In its caller's turn.
     fn replace(&self, name: &str, model: Option<ServedModel>) {
         let before = self.served.load_full();
         let mut after = Served::clone(&before);
@@ -328,8 +328,9 @@ impl ServedModel {
     }
 }
 
-fn without_a_word() -> ApiError {
-    ApiError::new(Cause::Internal, "what was to be loaded or unloaded ended without a word")
+/// What came of a change; it tells nothing if it panicked.
+fn told(changed: Result<Result<(), ApiError>, oneshot::error::RecvError>) -> Result<(), ApiError> {
+    changed.unwrap_or_else(|_| Err(ApiError::new(Cause::Internal, "the load or unload ended without a word")))
 }
 
 fn versions<'a>(served: &'a Served, model: &str) -> Result<&'a BTreeMap<u64, Arc<ServedVersion>>, ApiError> {

@@ -98,7 +98,7 @@ pub(crate) async fn load<'a>(
         let message = "not offered; a model is loaded as it lies in the repository, with the config.toml of its folder";
         return Err(ApiError::invalid(format_args!("parameters.{name}"), message));
     }
-    catalog.change(move |catalog| catalog.reload(&model)).await
+    catalog.reload(model).await
 }
 
 /// Serves a model no more.
@@ -106,5 +106,5 @@ pub(crate) async fn load<'a>(
 /// # Errors
 /// As [`Catalog::unload`].
 pub(crate) async fn unload(catalog: &Arc<Catalog>, model: String) -> Result<(), ApiError> {
-    catalog.change(move |catalog| catalog.unload(&model)).await
+    catalog.unload(model).await
 }
