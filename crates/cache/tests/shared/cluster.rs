@@ -70,4 +70,5 @@ fn reshard(cluster: &Cluster) {
     let printed = cluster.nodes[0].cli(&[&words[..], &options[..]].concat());
     assert!(printed.contains("Moving slot"), "{printed}");
     wait_until("the slot has moved", || owner() == Some(to));
+    wait_until("every node knows of it", || cluster.agrees());
 }

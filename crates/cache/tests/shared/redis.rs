@@ -3,6 +3,7 @@
 //!
 //! Knows the standard library alone, so that examples and benchmarks take the file as it is.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::{TcpListener, TcpStream};
 use std::ops::Range;
@@ -325,6 +326,22 @@ impl Cluster {
         let follows = replication.contains("role:slave") && replication.contains("master_link_status:up");
         let leads = replication.contains("role:master") && replication.contains("connected_slaves:1");
         node.cli(&["cluster", "info"]).contains("cluster_state:ok") && (follows || leads)
+    }
+
+    /// Whether all nodes see the same slots at the same nodes. A primary that is killed before its replica does takes what
+    /// it was given last with it.
+    pub(crate) fn agrees(&self) -> bool {
+        // A line is: id, address, flags, five more words, and the ranges of slots.
+        let slots_of = |line: &str| {
+            let mut words = line.split(' ');
+            let id = words.next().unwrap_or_default().to_owned();
+            (id, words.skip(7).collect::<Vec<_>>().join(" "))
+        };
+        let seen_by = |node: &Redis| -> BTreeMap<String, String> {
+            node.cli(&["cluster", "nodes"]).lines().map(slots_of).collect()
+        };
+        let first = seen_by(&self.nodes[0]);
+        self.nodes[1..].iter().all(|node| seen_by(node) == first)
     }
 
     /// Which living node has the slot of `key`, as the first node other than `except` sees it.
