@@ -22,6 +22,7 @@ use volley_telemetry::EdgeMetrics;
 use super::bodies::{Bodies, Held};
 use super::body::RequestBody;
 use super::connections::{Connections, Place};
+use super::pace::HangUp;
 use crate::access::{Caller, Need, Peer};
 use crate::error::{ApiError, Cause};
 use crate::tls::{self, Tls};
@@ -237,11 +238,20 @@ impl Stream {
 
     /// Whether something arrived that nobody has read.
     pub(crate) fn has_byte(&self) -> bool {
-        let stream = match &self.stream {
+        SockRef::from(self.socket()).peek(&mut [MaybeUninit::uninit()]).is_ok_and(|bytes| bytes > 0)
+    }
+
+    fn socket(&self) -> &TcpStream {
+        match &self.stream {
             Transport::Plain(stream) => stream,
             Transport::Encrypted(stream) => stream.get_ref().0,
-        };
-        SockRef::from(stream).peek(&mut [MaybeUninit::uninit()]).is_ok_and(|bytes| bytes > 0)
+        }
+    }
+}
+
+impl HangUp for Stream {
+    fn poll_hang_up(&self, context: &mut Context<'_>) -> Poll<()> {
+        self.socket().poll_hang_up(context)
     }
 }
 

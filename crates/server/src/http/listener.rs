@@ -181,6 +181,8 @@ where
         // How long a head may take is the pace's to say. Head and body of a response go out as one piece: most are small,
         // and to copy one costs less than to hand over two.
         http.writev(false);
+        // That a caller hung up is the pace's to say as well, or hyper would keep a second buffer for each request.
+        http.half_close(true);
         http.max_header_size(limits.header_bytes.get()).max_headers(limits.headers.get()).header_read_timeout(None);
         let connection = http.serve_connection(stream, service);
         // A connection that was not read from yet is closed where it is told to close. This one will after its first request.

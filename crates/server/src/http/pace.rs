@@ -1,4 +1,5 @@
-//! Connections on which nothing moves are closed: what a slow or silent caller takes is bounded in time.
+//! Connections on which nothing moves are closed: what a slow or silent caller takes is bounded in time. So are those whose
+//! caller hangs up before the answer is there.
 
 use std::io;
 use std::pin::Pin;
@@ -8,6 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
 use crate::config::LimitsConfig;
@@ -70,7 +72,25 @@ struct Reading {
     alarm: Pin<Box<Sleep>>,
 }
 
-/// A stream that ends with an error where it waits for too long.
+/// What can tell that its other end is closed.
+pub(super) trait HangUp {
+    /// Ready once the other end is closed, if nothing that it sent before is unread. Reads nothing.
+    fn poll_hang_up(&self, context: &mut Context<'_>) -> Poll<()>;
+}
+
+impl HangUp for TcpStream {
+    fn poll_hang_up(&self, context: &mut Context<'_>) -> Poll<()> {
+        match self.poll_peek(context, &mut ReadBuf::new(&mut [0])) {
+            Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(()),
+            Poll::Ready(Ok(_)) | Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+/// A stream that ends with an error where it waits for too long, or where its caller hangs up while being answered.
+///
+/// hyper would find out about the latter by reading, for which it takes a buffer as large as a request's for each one under
+/// way. Here it is told not to, and finds out where it flushes: it does that whenever it has been woken.
 #[derive(Debug)]
 pub(super) struct Paced<S> {
     stream: S,
@@ -154,7 +174,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Paced<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Paced<S> {
+impl<S: AsyncWrite + HangUp + Unpin> AsyncWrite for Paced<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let wrote = Pin::new(&mut self.stream).poll_write(context, bytes);
         self.in_time(context, wrote)
@@ -175,6 +195,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Paced<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.stream).poll_flush(context);
+        if self.pace.stage() == Stage::Answering && self.stream.poll_hang_up(context).is_ready() {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the caller hung up")));
+        }
         self.in_time(context, flushed)
     }
 
@@ -186,9 +209,18 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Paced<S> {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+    use std::future::poll_fn;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+    use tokio::net::TcpListener;
 
     use super::*;
+
+    impl HangUp for DuplexStream {
+        fn poll_hang_up(&self, _: &mut Context<'_>) -> Poll<()> {
+            Poll::Pending
+        }
+    }
 
     fn limits() -> LimitsConfig {
         let (idle_time, header_time, write_time) =
@@ -263,5 +295,39 @@ mod tests {
         let mut stream = Paced::new(near, Arc::default(), &limits());
         let error = stream.write_all(b"more than four bytes").await.expect_err("nobody reads");
         assert_eq!((error.kind(), start.elapsed().as_secs()), (io::ErrorKind::TimedOut, 30));
+    }
+
+    #[tokio::test]
+    async fn a_caller_who_hangs_up_is_noticed_while_being_answered_and_what_was_sent_is_not_read() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let far = TcpStream::connect(listener.local_addr().expect("its address")).await.expect("there is room");
+        let (near, _) = listener.accept().await.expect("a connection");
+        let pace = Arc::new(Pace::default());
+        let mut stream = Paced::new(near, Arc::clone(&pace), &limits());
+        pace.head_is_read();
+        let ends = poll_fn(|context| match Pin::new(&mut stream).poll_flush(context) {
+            // It said that all is flushed: that is no news here.
+            Poll::Ready(Ok(())) => Poll::Pending,
+            other => other,
+        });
+        let (ended, ()) = tokio::join!(ends, async move {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            drop(far);
+        });
+        assert_eq!(ended.expect_err("the caller is gone").kind(), io::ErrorKind::ConnectionAborted);
+        pace.is_answered();
+        stream.flush().await.expect("what is written after the answer says itself that it cannot be");
+
+        let mut far = TcpStream::connect(listener.local_addr().expect("its address")).await.expect("there is room");
+        let (near, _) = listener.accept().await.expect("a connection");
+        far.write_all(b"the next request").await.expect("there is room");
+        near.readable().await.expect("something came");
+        let mut stream = Paced::new(near, Arc::clone(&pace), &limits());
+        pace.head_is_read();
+        stream.flush().await.expect("the caller is there");
+        pace.is_answered();
+        let mut sent = [0; 16];
+        stream.read_exact(&mut sent).await.expect("it is there still");
+        assert_eq!(&sent, b"the next request");
     }
 }
