@@ -310,10 +310,11 @@ mod tests {
             Poll::Ready(Ok(())) => Poll::Pending,
             other => other,
         });
-        let (ended, ()) = tokio::join!(ends, async move {
+        let (ended, ()) = tokio::join!(tokio::time::timeout(Duration::from_secs(20), ends), async move {
             tokio::time::sleep(Duration::from_millis(20)).await;
             drop(far);
         });
+        let ended = ended.expect("it is noticed");
         assert_eq!(ended.expect_err("the caller is gone").kind(), io::ErrorKind::ConnectionAborted);
         pace.is_answered();
         stream.flush().await.expect("what is written after the answer says itself that it cannot be");
