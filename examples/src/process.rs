@@ -31,7 +31,7 @@ pub fn pin_this_process(core: usize) -> Result<(), Box<dyn Error>> {
 }
 
 /// A command pinned to `core`.
-fn pinned(core: usize, program: &Path) -> Command {
+pub(crate) fn pinned(core: usize, program: &Path) -> Command {
     let mut command = Command::new("taskset");
     command.args(["--cpu-list", &core.to_string()]).arg(program).stdin(Stdio::null());
     command
@@ -117,31 +117,4 @@ impl Drop for ServerProcess {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// Runs plain ONNX Runtime on `core` for `seconds` at each batch size and returns the samples per second of each.
-///
-/// # Errors
-/// When the program cannot be run; it is the example `raw` of `volley-gpu-runtime`.
-pub fn raw_samples_per_second(
-    core: usize,
-    library: &Path,
-    model: &Path,
-    seconds: f64,
-    batches: &[usize],
-) -> Result<Vec<f64>, Box<dyn Error>> {
-    let mut command = pinned(core, &programs()?.join("examples/raw"));
-    command.arg(library).arg(model).arg(seconds.to_string()).args(batches.iter().map(ToString::to_string));
-    let output = command.stderr(Stdio::inherit()).output()?;
-    if !output.status.success() {
-        return Err("plain ONNX Runtime could not be run".into());
-    }
-    let lines = String::from_utf8(output.stdout)?;
-    lines
-        .lines()
-        .map(|line| {
-            let figures: Value = serde_json::from_str(line)?;
-            figures["samples_per_second"].as_f64().ok_or_else(|| "no figure".into())
-        })
-        .collect()
 }

@@ -1,18 +1,19 @@
 //! Plain ONNX Runtime on one thread: the yardstick that everything else is measured against.
 //!
-//! Runs a model file in a loop with nothing around it and prints, for each batch size, one JSON object a line:
+//! Runs a model file in a loop with nothing around it. For each line that it reads, a batch size and how many seconds, it
+//! prints the samples per second as a JSON object:
 //!
 //! ```sh
 //! cargo build --release -p volley-gpu-runtime --examples
-//! taskset -c 0 target/release/examples/raw \
-//!     .volley/lib/libonnxruntime.so.1.32.0 models/repository/cnn_lstm/1/model.onnx 2 1 8 32
+//! printf '1 2\n8 2\n32 2\n' | taskset -c 0 target/release/examples/raw \
+//!     .volley/lib/libonnxruntime.so.1.32.0 models/repository/cnn_lstm/1/model.onnx
 //! ```
 //!
-//! The arguments are the library, the model, the seconds for each batch size, and the batch sizes. The model has one
-//! float32 input. Operators of the domain `volley` come from the example `operators`, which lies beside this program.
+//! The arguments are the library and the model, which has one float32 input. Operators of the domain `volley` come from the
+//! example `operators`, which lies beside this program.
 
 use std::error::Error;
-use std::io::{Write, stdout};
+use std::io::{Write, stdin, stdout};
 use std::time::{Duration, Instant};
 
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
@@ -20,11 +21,9 @@ use ort::value::{TensorRef, ValueType};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
-    let usage = "usage: raw LIBRARY.so MODEL.onnx SECONDS BATCH...";
+    let usage = "usage: raw LIBRARY.so MODEL.onnx, and on standard input lines of BATCH SECONDS";
     let library = arguments.next().ok_or(usage)?;
     let model = arguments.next().ok_or(usage)?;
-    let seconds: f64 = arguments.next().ok_or(usage)?.parse()?;
-    let sizes: Vec<usize> = arguments.map(|size| size.parse()).collect::<Result<_, _>>()?;
 
     let environment = ort::init_from(std::path::absolute(library)?)?.with_telemetry(false).build()?;
     let mut session = SessionBuilder::new(&environment)?
@@ -38,7 +37,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         return Err("not a tensor".into());
     };
     let row: usize = shape.iter().skip(1).map(|&axis| axis as usize).product();
-    for size in sizes {
+    for line in stdin().lines() {
+        let line = line?;
+        let (size, seconds) = line.split_once(' ').ok_or(usage)?;
+        let (size, seconds): (usize, f64) = (size.parse()?, seconds.parse()?);
         // The windows of all benchmarks: an eight-bit LSTM leaves zeros out, and noise of another kind leaves it more.
         let scattered = |index: usize| (index as u32).wrapping_mul(2_654_435_761);
         let values: Vec<f32> = (0..size * row).map(|i| scattered(i) as f32 / 2_f32.powi(31) - 1.0).collect();

@@ -9,9 +9,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use volley_examples::{
-    Caller, Found, Repository, ServerProcess, Spread, Traffic, milliseconds, raw_samples_per_second,
-};
+use volley_examples::{Caller, Found, Raw, Repository, ServerProcess, Spread, Traffic, milliseconds};
 use volley_gpu_runtime::Library;
 use volley_validate::load::{Arrivals, Rate};
 
@@ -45,7 +43,7 @@ pub(crate) async fn run(seconds: f64) -> Result<Reloads, Box<dyn Error>> {
     ];
     let server = ServerProcess::start(Some(SERVER_CORE), &settings)?;
     let file = repository.root().join("cnn_lstm/1/model.int8.onnx");
-    let samples = raw_samples_per_second(SERVER_CORE, &library, &file, 1.0, &[LARGEST_BATCH])?[0];
+    let samples = Raw::start(SERVER_CORE, &library, &file)?.samples_per_second(LARGEST_BATCH, 1.0)?;
 
     let duration = Duration::from_secs_f64(seconds / f64::from(PAIRS));
     let traffic = Traffic { duration, ..Traffic::to_bundled_model(server.http, &json!({}))? };

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use serde_json::json;
-use volley_examples::{ServerProcess, Spread, Traffic, message, milliseconds, raw_samples_per_second};
+use volley_examples::{Raw, ServerProcess, Spread, Traffic, message, milliseconds};
 use volley_validate::load::{Arrivals, Rate};
 
 use super::SERVER_CORE;
@@ -82,31 +82,31 @@ impl Rounds {
         let echo_server = Echo::start(calls.reply_bytes().await?)?;
         let echo_calls = Calls { address: echo_server.address, process: None, ..calls.clone() };
 
-        let raw = |seconds, batches: &[usize]| {
+        let mut raw = Raw::start(SERVER_CORE, library, &model)?;
+        let mut raw = |batch, seconds| {
             thread::scope(|scope| {
-                let run = || {
-                    raw_samples_per_second(SERVER_CORE, library, &model, seconds, batches).map_err(|e| e.to_string())
-                };
-                let run = scope.spawn(run);
+                let run = scope.spawn(|| raw.samples_per_second(batch, seconds).map_err(|e| e.to_string()));
                 // Awake, as the callers of the server are: a core may be faster while its neighbour rests.
                 while !run.is_finished() {}
                 run.join().map_err(|_| "plain ONNX Runtime could not be watched".to_owned())?
             })
         };
         eprintln!("{variant}: raw ONNX Runtime's best batch");
-        let one_ms = 1e3 / raw(self.seconds / 2.0, &[1])?[0];
-        let scan = raw(self.seconds / 4.0, &BATCHES)?;
-        let best = scan.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map_or(0, |(index, _)| index);
-        let best_batch = BATCHES[best];
+        let one_ms = 1e3 / raw(1, self.seconds / 2.0)?;
+        let mut scan = Vec::new();
+        for batch in BATCHES {
+            scan.push((raw(batch, self.seconds / 4.0)?, batch));
+        }
+        let best_batch = scan.iter().max_by(|a, b| a.0.total_cmp(&b.0)).map_or(BATCHES[0], |best| best.1);
         let (mut rates, mut http, mut ratio) = (Spread::default(), Spread::default(), Spread::default());
         let (mut server_us, mut server_busy) = (Spread::default(), Spread::default());
         let (mut grpc, mut echo) = (Spread::default(), Spread::default());
         let (mut grpc_ratio, mut grpc_us) = (Spread::default(), Spread::default());
         for round in 1..=self.count {
             eprintln!("{variant}: round {round} of {}", self.count);
-            let before = raw(self.seconds / 2.0, &[best_batch])?[0];
+            let before = raw(best_batch, self.seconds / 2.0)?;
             let found = traffic.closed(self.connections).await?.without_failures()?;
-            let after = raw(self.seconds / 2.0, &[best_batch])?[0];
+            let after = raw(best_batch, self.seconds / 2.0)?;
             let bare = echo_calls.closed(self.connections).await?;
             let called = calls.closed(self.connections).await?;
             let raw_rate = f64::midpoint(before, after);

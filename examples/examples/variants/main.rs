@@ -1,8 +1,8 @@
 //! The bundled model's variants side by side on one core: speed, what batch mates do to an answer, and accuracy.
 //!
 //! ```sh
-//! just bench variants                 # about two minutes
-//! just bench variants --seconds 0.1 --rounds 3
+//! just bench variants                 # about four minutes
+//! just bench variants --rounds 3
 //! ```
 //!
 //! In each round and for each batch size both variants run the way the server runs them (rows gathered into the bound
@@ -71,8 +71,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 fn plan() -> Result<speed::Plan, Box<dyn Error>> {
     let mut arguments = Arguments::of_this_process();
     let plan = speed::Plan {
-        seconds: arguments.take("--seconds", 0.25, "of each measurement"),
-        rounds: arguments.take("--rounds", 7, "how often each side is measured"),
+        seconds: arguments.take("--seconds", 0.1, "of each measurement"),
+        rounds: arguments.take("--rounds", 40, "how often each side is measured"),
     };
     arguments.finish()?;
     Ok(plan)

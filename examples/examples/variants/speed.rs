@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use volley_examples::{Spread, message, raw_samples_per_second};
+use volley_examples::{Raw, Spread, message};
 use volley_gpu_runtime::{Model, Session};
 
 use crate::{CORE, VARIANTS};
@@ -30,6 +30,7 @@ pub(crate) struct Speed(Vec<[Rates; BATCHES.len()]>);
 
 pub(crate) fn measure(plan: &Plan, library: &Path, models: &[(Model, PathBuf)]) -> Result<Speed, Box<dyn Error>> {
     let mut sessions = models.iter().map(|(model, _)| model.open_warm_session()).collect::<Result<Vec<_>, _>>()?;
+    let mut raw = models.iter().map(|(_, file)| Raw::start(CORE, library, file)).collect::<Result<Vec<_>, _>>()?;
     let windows = windows();
     let mut speed = Speed(models.iter().map(|_| Default::default()).collect());
     let half = plan.seconds / 2.0;
@@ -40,8 +41,8 @@ pub(crate) fn measure(plan: &Plan, library: &Path, models: &[(Model, PathBuf)]) 
             for session in &mut sessions {
                 before.push(path(session, &windows[..batch], half)?);
             }
-            for ((_, file), rates) in models.iter().zip(&mut speed.0) {
-                rates[index].raw.push(raw_samples_per_second(CORE, library, file, plan.seconds, &[batch])?[0]);
+            for (raw, rates) in raw.iter_mut().zip(&mut speed.0) {
+                rates[index].raw.push(raw.samples_per_second(batch, plan.seconds)?);
             }
             for ((session, rates), before) in sessions.iter_mut().zip(&mut speed.0).zip(before).rev() {
                 let after = path(session, &windows[..batch], half)?;
