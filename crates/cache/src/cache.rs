@@ -23,8 +23,9 @@ use std::time::{Duration, Instant};
 /// How much is kept, and for how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CacheConfig {
-    /// Bound on the bytes of all values together with 544 bytes of bookkeeping per entry. Applied within a few dozen
-    /// insertions rather than at each. Zero keeps nothing; concurrent look-ups still share one computation.
+    /// Bound on the bytes of all values together with 232 bytes of bookkeeping per entry, kept at each insertion. Three
+    /// quarters are for what was asked for again, and in shards of at least 8 MB, 16 of them at most: a value larger
+    /// than three quarters of a shard is not kept. Zero keeps nothing; concurrent look-ups still share one computation.
     pub capacity_bytes: u64,
     /// How long a value may be served at most; `None` serves it until it is evicted or invalidated. A model answers the
     /// same input with the same output for ever, so a limit is of use only where values depend on more than their key.
@@ -52,8 +53,8 @@ pub struct CacheStats {
     pub invalidations: u64,
     /// Entries that made room for newer ones.
     pub evictions: u64,
-    /// Entries whose time was over. Each is counted when its memory is reclaimed, up to seconds after it was last
-    /// served.
+    /// Entries whose time was over when they were asked for. One that is not asked for again makes room with the
+    /// others, as an eviction.
     pub expirations: u64,
     /// Entries held now.
     pub entries: u64,
@@ -144,7 +145,8 @@ impl<E: Clone> Cache<E> {
         }
     }
 
-    /// Whether a value of so many bytes can be stored without an entry's leaving. Does the maintenance that is due first.
+    /// Whether a value of so many bytes can be stored without an entry's leaving. In a cache of several shards
+    /// ([`CacheConfig::capacity_bytes`]) one of them may be full a little before the others.
     #[must_use]
     pub fn has_room_for(&self, value_bytes: usize) -> bool {
         weight(value_bytes) <= self.inner.local.room()
@@ -187,11 +189,10 @@ impl<E: Clone> Cache<E> {
         Restore::open(&self.inner.coherence, keyer, path)
     }
 
-    /// Counts so far. Does the maintenance that is due first, so call it per scrape rather than per request.
+    /// Counts so far.
     #[must_use]
     pub fn stats(&self) -> CacheStats {
         let Inner { local, coherence, flights: _, hits, misses, shared, stale, cut_off } = &*self.inner;
-        local.settle();
         CacheStats {
             hits: hits.load(Ordering::Relaxed),
             misses: misses.load(Ordering::Relaxed),

@@ -2,7 +2,7 @@
 
 use crate::coherence::Coherence;
 use crate::domain::Domain;
-use crate::key::{Key, Keyer};
+use crate::key::Keyer;
 use crate::local::{Entry, weight};
 use crate::snapshot::{self, Index, Listed, MAGIC, VERSION};
 use bytes::Bytes;
@@ -16,17 +16,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 /// A batch ends with the entry that reaches this many bytes.
 const BATCH_BYTES: u64 = 256 << 10;
 
-/// Keys that are put in order in one step.
-const BATCH_KEYS: usize = 4096;
-
-/// Reads that the first tier takes note of for certain before it has to settle.
-const NOTED_READS: usize = 32;
-
 /// Takes the entries of a snapshot into the cache, hottest first: a batch of 256 kB or a little more with each step, so
 /// that the caller decides on which thread and at what pace.
 ///
-/// The last steps put those taken in order, so that the coldest of them are the first to make room. As they came, it would
-/// be the hottest: of the hits that a full cache had, the next few thousand look-ups would have but eight or nine in ten.
+/// The order matters: what comes while there is room for entries that were asked for again counts as such, so the coldest
+/// are the first to make room.
 ///
 /// Entries that were computed anew meanwhile stay. Of what was invalidated, before the snapshot or since by whoever the
 /// cache has heard from, nothing is taken.
@@ -40,8 +34,6 @@ pub struct Restore {
     /// Between the snapshot and now.
     aged: Duration,
     progress: Restored,
-    /// What is in the cache and not in order yet, hottest first.
-    unordered: Vec<Key>,
 }
 
 /// How far a restoration has come.
@@ -100,20 +92,7 @@ impl Restore {
             entries: index.entries.into_iter(),
             values: file,
             aged: now.saturating_sub(index.saved),
-            unordered: Vec::new(),
         })
-    }
-
-    /// Asks for some of what was taken, coldest first; how many.
-    fn put_in_order(&mut self) -> usize {
-        let local = self.coherence.local();
-        let rest = self.unordered.len().saturating_sub(BATCH_KEYS);
-        let batch = self.unordered.split_off(rest);
-        for keys in batch.rchunks(NOTED_READS) {
-            keys.iter().rev().for_each(|key| _ = local.get(*key));
-            local.settle();
-        }
-        batch.len()
     }
 
     /// Whether the entry was taken; nothing if its bytes are not what they were.
@@ -162,16 +141,13 @@ impl Iterator for Restore {
             // What cannot be read is too short, which its checksum tells.
             let _ = (&mut self.values).take(length).read_to_end(&mut value);
             match self.admit(&listed, value.into(), &mut room) {
-                Some(true) => {
-                    self.progress.taken += 1;
-                    self.unordered.push(listed.key);
-                }
+                Some(true) => self.progress.taken += 1,
                 Some(false) => self.progress.left_out += 1,
                 None => self.progress.damaged += 1,
             }
             bytes += length + 1;
         }
-        (bytes > 0 || self.put_in_order() > 0).then_some(self.progress)
+        (bytes > 0).then_some(self.progress)
     }
 }
 

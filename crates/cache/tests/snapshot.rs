@@ -119,14 +119,11 @@ fn the_coldest_make_room_first() {
     let cache = cache(full);
     assert_eq!(restored(&cache, &file.0).taken, 200);
     let domain = domain(&cache);
-    for n in 200..300 {
-        ask(&cache, &domain, n);
-        let _ = cache.stats();
-    }
-    let left: Vec<u64> = (0..200).filter(|n| is_served(&cache, *n)).collect();
-    let hottest = left.iter().filter(|n| **n >= 100).count();
-    // Values differ in length, so not exactly half of them had to go.
-    assert!(hottest == 100 && left.len() < 120, "{left:?}");
+    (200..300).for_each(|n| _ = ask(&cache, &domain, n));
+    // A quarter is for what is new and was not asked for again. Values differ in length, so not exactly one in four had to go.
+    assert!((60..200).all(|n| is_served(&cache, n)), "hotter ones left");
+    assert!(!(0..40).any(|n| is_served(&cache, n)), "colder ones stayed");
+    assert!(is_served(&cache, 299), "the newest has not got in");
 }
 
 #[test]
@@ -168,10 +165,10 @@ fn what_was_computed_anew_meanwhile_stays() {
 fn a_smaller_cache_takes_the_hottest_that_it_has_room_for() {
     let file = Scratch::new();
     saved(&file.0, 20, u64::MAX);
-    let cache = cache(3000);
+    let cache = cache(5 * (232 + 100));
     let Restored { taken, left_out, .. } = restored(&cache, &file.0);
-    assert_eq!((taken, left_out), (5, 15));
-    assert!((15..20).all(|n| is_served(&cache, n)));
+    assert_eq!((taken, left_out), (6, 14));
+    assert!((14..20).all(|n| is_served(&cache, n)));
     assert_eq!(cache.stats().evictions, 0);
 }
 
@@ -288,7 +285,7 @@ impl Zipf {
 #[test]
 fn a_restart_with_a_snapshot_reaches_nine_tenths_of_the_hit_rate_at_once() {
     const ASKED: usize = 20_000;
-    let capacity = 1000 * (544 + 8);
+    let capacity = 1000 * (232 + 8);
     let mut asked = Zipf::new(20_000);
     let mut hit_rate = |cache: &Cache<Error>| {
         let domain = domain(cache);

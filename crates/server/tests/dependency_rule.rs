@@ -52,7 +52,7 @@ fn each_heavy_dependency_has_one_home() {
     let manifests = manifests();
     let homes = [
         ("ort", &["volley-gpu-runtime"][..]),
-        ("moka", &["volley-cache"]),
+        ("quick_cache", &["volley-cache"]),
         ("fred", &["volley-cache"]),
         ("axum", &["volley-server"]),
         // A bare server of theirs is what Volley is measured against.

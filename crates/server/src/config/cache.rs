@@ -19,7 +19,8 @@ pub struct CacheConfig {
     pub enabled: bool,
     /// Bytes kept in memory.
     pub capacity_bytes: u64,
-    /// How long a result is kept in memory. Results of one model file never change, so this bounds memory, not error.
+    /// How long a result is served from memory at most. Results of one model file never change, so a long time makes none
+    /// wrong.
     #[serde(with = "humantime_serde")]
     #[schemars(schema_with = "duration::positive")]
     pub time_to_live: Duration,
