@@ -10,9 +10,8 @@
 //! Either way the requests of the batch are tried once more (by the pipeline), on a fresh session. Opening that is part of
 //! the batch, cannot be interrupted, and has ten times as long.
 
-use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -112,9 +111,7 @@ impl Watchdog {
         // A run is ended at most this long after its time.
         let interval = (self.limit / 16).clamp(Duration::from_millis(1), Duration::from_millis(50));
         let (mut probed, mut trimmed) = (Instant::now(), Instant::now());
-        let trimmer = start_trimmer().inspect_err(
-            |error| tracing::error!(%error, "no thread to trim resting sessions on; they keep their memory"),
-        );
+        let trimming = Arc::new(AtomicBool::new(false));
         while stop.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
             let now = Instant::now();
             for worker in 0..self.watch.running.len() {
@@ -126,10 +123,7 @@ impl Watchdog {
             }
             if now.duration_since(trimmed) >= REST {
                 trimmed = now;
-                if let Ok(trimmer) = &trimmer {
-                    // If it is not done, the sessions it is at are not at rest, or hang.
-                    let _ = trimmer.try_send(self.crew.variants());
-                }
+                trim(self.crew.variants(), &trimming);
             }
         }
     }
@@ -175,24 +169,26 @@ impl Watchdog {
     }
 }
 
-/// A thread that has sessions which rest give memory back: it runs them, and a device that hangs must not keep the
-/// watchdog from its watch. It takes the next variants only when it is done with those before, and ends when nobody sends
-/// any more.
-///
-/// It lasts. One for each time took the allocator's last heap from the loads and unloads of models, whose threads then grew
-/// another.
-fn start_trimmer() -> io::Result<SyncSender<Vec<Arc<ServedVariant>>>> {
-    let (resting, variants) = mpsc::sync_channel::<Vec<Arc<ServedVariant>>>(0);
-    thread::Builder::new().name("volley-trim".into()).spawn(move || {
-        for variants in variants {
-            for variant in variants {
-                if let Runs::One(instances) = &variant.runs {
-                    instances.trim_idle();
-                }
+/// Has sessions that rest give memory back, on a thread of its own: it runs them, and a device that hangs must not keep the
+/// watchdog from its watch. Not if the one before is still at it.
+fn trim(variants: Vec<Arc<ServedVariant>>, trimming: &Arc<AtomicBool>) {
+    // Only this thread sets it, so relaxed; the trimmer clears it when it is done.
+    if trimming.swap(true, Ordering::Relaxed) {
+        return;
+    }
+    let done = Arc::clone(trimming);
+    let trimmer = thread::Builder::new().name("volley-trim".into()).spawn(move || {
+        for variant in variants {
+            if let Runs::One(instances) = &variant.runs {
+                instances.trim_idle();
             }
         }
-    })?;
-    Ok(resting)
+        done.store(false, Ordering::Relaxed);
+    });
+    if let Err(error) = trimmer {
+        trimming.store(false, Ordering::Relaxed);
+        tracing::warn!(%error, "no thread to trim resting sessions on");
+    }
 }
 
 /// Finds out, on a thread of its own, whether a variant that is taken out works again.
