@@ -144,10 +144,8 @@ impl Coherence {
         for (scope, _) in news {
             match scope {
                 Scope::Key(key) => self.0.local.remove(key),
-                // What is not served any more gives its memory back.
-                Scope::All => self.0.local.clear(),
-                // Leaves as what is not asked for does.
-                Scope::Model(_) | Scope::Version(..) | Scope::Tag(_) => {}
+                // Leaves as what is not asked for does. To drop it here would take as long as there are entries.
+                Scope::All | Scope::Model(_) | Scope::Version(..) | Scope::Tag(_) => {}
             }
         }
     }

@@ -62,7 +62,7 @@ impl Key {
         Some(Self::from_bytes(bits.to_be_bytes()))
     }
 
-    /// 64 of the key's bits, none of which [`Hash`] feeds to a map: they choose shards and spread lifetimes without
+    /// 64 of the key's bits, none of which [`Hash`] feeds to a map: they choose flights' shards and spread lifetimes without
     /// correlating with a map's buckets.
     pub(crate) fn spread(self) -> u64 {
         self.0[1]

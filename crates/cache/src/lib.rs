@@ -35,5 +35,5 @@ pub use scope::{Scope, ScopeError};
 pub use shared::{
     BreakerState, Fetch, Found, Reached, Shared, SharedConfig, SharedConfigError, SharedSettings, SharedStats,
 };
-pub use snapshot::Saved;
+pub use snapshot::{Saved, Snapshot};
 pub use stamp::Stamp;

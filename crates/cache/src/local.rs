@@ -30,7 +30,8 @@ pub(crate) const ENTRY_OVERHEAD: u64 = 232;
 /// | all new, asked for twice more within 200 look-ups | 0.55, 0.67 | 0.67, 0.67 | 0.67, 0.67 | 0.67, 0.67 | 0.67, 0.67 |
 const ASKED_FOR_AGAIN: f64 = 0.75;
 
-/// Shards, each with a lock and a share of the capacity of its own: as many as have this many bytes, 16 at most.
+/// Shards, each with a lock and a share of the capacity of its own: a power of two, as many as have this many bytes, but 16
+/// at most.
 const SHARD_BYTES: u64 = 8 << 20;
 const SHARDS: u64 = 16;
 
@@ -40,14 +41,12 @@ const TYPICAL_VALUE: u64 = 512;
 
 #[derive(Debug)]
 pub(crate) struct Local {
-    entries: quick_cache::sync::Cache<Key, Arc<Entry>, Weight, BuildPassThrough, Evictions>,
+    entries: quick_cache::sync::Cache<Key, Arc<Entry>, Weight, BuildPassThrough, Departures>,
     capacity: u64,
     /// The weight of an entry that fits beside what is for others.
     heaviest: u64,
     lifetime: Option<Lifetime>,
-    evictions: Evictions,
-    /// Written by look-ups and read by statistics; a count only, so all accesses are relaxed.
-    expired: AtomicU64,
+    departures: Departures,
 }
 
 #[derive(Debug)]
@@ -86,16 +85,16 @@ impl Local {
         let options = OptionsBuilder::new()
             .weight_capacity(capacity)
             .estimated_items_capacity(items)
-            .shards((capacity / SHARD_BYTES).clamp(1, SHARDS) as usize)
+            .shards(1 << (capacity / SHARD_BYTES).clamp(1, SHARDS).ilog2())
             .hot_allocation(ASKED_FOR_AGAIN)
             .build()
             .expect("both capacities are set");
-        let evictions = Evictions::default();
+        let departures = Departures::default();
         let hasher = BuildPassThrough::default();
-        let entries = quick_cache::sync::Cache::with_options(options, Weight, hasher, evictions.clone());
+        let entries = quick_cache::sync::Cache::with_options(options, Weight, hasher, departures.clone());
         let heaviest = (entries.shard_capacity() as f64 * ASKED_FOR_AGAIN) as u64;
         let lifetime = time_to_live.map(|longest| Lifetime { longest, jitter });
-        Self { entries, capacity, heaviest, lifetime, evictions, expired: AtomicU64::new(0) }
+        Self { entries, capacity, heaviest, lifetime, departures }
     }
 
     pub(crate) fn get(&self, key: Key) -> Option<Arc<Entry>> {
@@ -103,11 +102,24 @@ impl Local {
         if !entry.is_expired() {
             return Some(entry);
         }
-        // Only if it is the same still: who else met it may have computed it anew.
-        if self.entries.remove_if(&key, |found| Arc::ptr_eq(found, &entry)).is_some() {
-            self.expired.fetch_add(1, Ordering::Relaxed);
-        }
+        self.let_go(key, &entry);
         None
+    }
+
+    /// Drops `entry` if it is there still: who else met it may have computed it anew.
+    fn let_go(&self, key: Key, entry: &Arc<Entry>) {
+        if self.entries.remove_if(&key, |found| Arc::ptr_eq(found, entry)).is_some() {
+            self.departures.count(entry);
+        }
+    }
+
+    /// Drops what is not served any more. A look-up drops what it meets; what nobody asks for takes room until then.
+    fn sweep(&self) {
+        for (key, entry) in self.entries.iter() {
+            if entry.is_expired() || !entry.is_fresh(&entry.domain) {
+                self.let_go(key, &entry);
+            }
+        }
     }
 
     /// When an entry of `key` that is made `now` expires.
@@ -115,15 +127,29 @@ impl Local {
         self.lifetime.and_then(|lifetime| now().checked_add(lifetime.of(key)))
     }
 
+    /// Whether an entry of this weight is kept at all.
+    pub(crate) fn keeps(&self, weight: u64) -> bool {
+        weight <= self.heaviest
+    }
+
+    /// Whether an entry of this weight is kept without another one's leaving that is still served. Looks through all
+    /// entries if it seems that it is not.
+    pub(crate) fn has_room_for(&self, weight: u64) -> bool {
+        if self.keeps(weight) && weight > self.room() {
+            self.sweep();
+        }
+        self.keeps(weight) && weight <= self.room()
+    }
+
     /// Keeps `entry`, unless it alone exceeds what is for entries that were asked for again.
     pub(crate) fn insert(&self, key: Key, entry: Entry) {
-        if weight(entry.value.len()) <= self.heaviest {
+        if self.keeps(weight(entry.value.len())) {
             self.entries.insert(key, Arc::new(entry));
         }
     }
 
-    /// All entries, in no order, and those that have expired and were not met since. Those that are stored or leave
-    /// meanwhile may be among them or not.
+    /// All entries, in no order, also those that have expired and were not met since. Those that are stored or leave
+    /// meanwhile may be among them or not, and one that is stored anew twice.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Key, Arc<Entry>)> {
         self.entries.iter()
     }
@@ -141,11 +167,6 @@ impl Local {
         self.entries.remove(&key);
     }
 
-    /// One at a time: a shard's lock is not held for as long as it takes to free all that it has.
-    pub(crate) fn clear(&self) {
-        self.entries.drain().for_each(drop);
-    }
-
     pub(crate) fn entries(&self) -> u64 {
         self.entries.len() as u64
     }
@@ -155,11 +176,11 @@ impl Local {
     }
 
     pub(crate) fn evicted(&self) -> u64 {
-        self.evictions.0.load(Ordering::Relaxed)
+        self.departures.0.evicted.load(Ordering::Relaxed)
     }
 
     pub(crate) fn expired(&self) -> u64 {
-        self.expired.load(Ordering::Relaxed)
+        self.departures.0.expired.load(Ordering::Relaxed)
     }
 }
 
@@ -181,18 +202,32 @@ impl Weighter<Key, Arc<Entry>> for Weight {
     }
 }
 
-/// How many entries made room for others. Written under a shard's lock and read by statistics; a count only, so all
-/// accesses are relaxed.
+/// How many entries have left, and why. Written under a shard's lock or by who dropped one, and read by statistics; counts
+/// only, so all accesses are relaxed.
 #[derive(Debug, Clone, Default)]
-struct Evictions(Arc<AtomicU64>);
+struct Departures(Arc<Counts>);
 
-impl Lifecycle<Key, Arc<Entry>> for Evictions {
+#[derive(Debug, Default)]
+struct Counts {
+    /// Made room for others, or were invalidated.
+    evicted: AtomicU64,
+    expired: AtomicU64,
+}
+
+impl Departures {
+    fn count(&self, entry: &Entry) {
+        let count = if entry.is_expired() { &self.0.expired } else { &self.0.evicted };
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Lifecycle<Key, Arc<Entry>> for Departures {
     /// What has left is freed after the lock is given back.
     type RequestState = Vec<Arc<Entry>>;
 
     /// Not called where an entry takes the place of one of the same key.
-    fn before_evict(&self, _: &mut Self::RequestState, _: &Key, _: &mut Arc<Entry>) {
-        self.0.fetch_add(1, Ordering::Relaxed);
+    fn before_evict(&self, _: &mut Self::RequestState, _: &Key, entry: &mut Arc<Entry>) {
+        self.count(entry);
     }
 
     fn on_evict(&self, gone: &mut Self::RequestState, _: Key, entry: Arc<Entry>) {
@@ -292,12 +327,43 @@ mod tests {
     }
 
     #[test]
-    fn the_capacity_of_many_shards_is_no_more_than_that_of_one() {
-        let capacity = 4 * SHARD_BYTES;
+    fn shards_share_the_capacity_and_none_is_small() {
+        for (capacity, shards) in [(0, 1), (SHARD_BYTES - 1, 1), (9 * SHARD_BYTES, 8), (1 << 40, 16)] {
+            let local = Local::new(capacity, None, Duration::ZERO);
+            assert_eq!(local.entries.num_shards(), shards);
+            assert!(local.entries.shard_capacity() >= capacity.min(SHARD_BYTES));
+        }
+        let capacity = 9 * SHARD_BYTES;
         let local = Local::new(capacity, None, Duration::ZERO);
-        (0..1000).for_each(|n| local.insert(key(n), entry(vec![0; 100_000])));
+        (0..2000).for_each(|n| local.insert(key(n), entry(vec![0; 100_000])));
         assert!(local.bytes() <= capacity && local.bytes() > capacity * 9 / 10, "{} bytes", local.bytes());
-        assert_eq!(local.room(), capacity - local.bytes());
+    }
+
+    #[test]
+    fn what_is_not_served_any_more_makes_room_before_others() {
+        let local = Local::new(100 * (10 + ENTRY_OVERHEAD), None, Duration::ZERO);
+        let ten = weight(10);
+        (0..98).for_each(|n| local.insert(key(n), entry(&b"ten bytes!"[..])));
+        assert!(local.has_room_for(2 * ten) && !local.has_room_for(3 * ten));
+        let invalidated = entry(&b"ten bytes!"[..]);
+        let mut generations = crate::generations::Generations::default();
+        generations.merge(Stamp::ZERO, [(crate::Scope::All, Stamp::ZERO.next())]);
+        invalidated.domain.update(&generations);
+        local.insert(key(98), invalidated);
+        local.insert(key(99), Entry { expires: Some(Instant::now()), ..entry(&b"ten bytes!"[..]) });
+        assert_eq!(local.entries(), 100);
+        assert!(local.has_room_for(2 * ten) && !local.has_room_for(3 * ten));
+        assert_eq!((local.entries(), local.expired(), local.evicted()), (98, 1, 1));
+        assert!(!local.has_room_for(76 * ten), "that much of it is kept by nobody");
+    }
+
+    #[test]
+    fn what_has_expired_and_makes_room_is_not_counted_as_evicted() {
+        let local = Local::new(10 * (10 + ENTRY_OVERHEAD), None, Duration::ZERO);
+        for n in 0..20 {
+            local.insert(key(n), Entry { expires: Some(Instant::now()), ..entry(&b"ten bytes!"[..]) });
+        }
+        assert_eq!((local.entries(), local.expired(), local.evicted()), (10, 10, 0));
     }
 
     #[test]

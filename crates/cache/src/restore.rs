@@ -19,8 +19,8 @@ const BATCH_BYTES: u64 = 256 << 10;
 /// Takes the entries of a snapshot into the cache, hottest first: a batch of 256 kB or a little more with each step, so
 /// that the caller decides on which thread and at what pace.
 ///
-/// The order matters: what comes while there is room for entries that were asked for again counts as such, so the coldest
-/// are the first to make room.
+/// The order matters: what comes first counts as asked for again, and the coldest quarter of a full cache is the first to
+/// make room.
 ///
 /// Entries that were computed anew meanwhile stay. Of what was invalidated, before the snapshot or since by whoever the
 /// cache has heard from, nothing is taken.
@@ -104,7 +104,7 @@ impl Restore {
         let (now, weight) = (Instant::now(), weight(value.len()));
         let local = self.coherence.local();
         let ends = listed.life.map(|life| life.saturating_sub(self.aged));
-        if ends.is_some_and(|life| life.is_zero()) || local.contains(key) || weight > *room {
+        if ends.is_some_and(|life| life.is_zero()) || local.contains(key) || !local.keeps(weight) || weight > *room {
             return Some(false);
         }
         let as_saved = ends.and_then(|life| now.checked_add(life));

@@ -65,36 +65,65 @@ pub(crate) struct Listed {
     pub(crate) checksum: [u8; 16],
 }
 
-/// Writes the entries that were asked for most often, in place of the file at `path` once all is written; a crash leaves
-/// the one before. The file takes `max_bytes` at most.
-pub(crate) fn save(coherence: &Coherence, keyer: &Keyer, path: &Path, max_bytes: u64) -> io::Result<Saved> {
-    let (index, entries) = choose(coherence, keyer, max_bytes);
-    let encoded = index.encode();
-    let bytes = 32 + encoded.len() as u64 + 16 + entries.iter().map(|entry| entry.value.len() as u64).sum::<u64>();
-    let mut unfinished = path.as_os_str().to_owned();
-    unfinished.push(".unfinished");
-    let written = File::create(&unfinished).and_then(|file| {
-        let mut file = BufWriter::new(file);
-        file.write_all(MAGIC)?;
-        file.write_all(&[VERSION])?;
-        file.write_all(&keyer.fingerprint())?;
-        file.write_all(&(encoded.len() as u64).to_le_bytes())?;
-        file.write_all(&encoded)?;
-        file.write_all(&checksum_of_index(keyer, &encoded))?;
-        entries.iter().try_for_each(|entry| file.write_all(&entry.value))?;
-        file.into_inner()?.sync_all()
-    });
-    written.and_then(|()| fs::rename(&unfinished, path)).inspect_err(|_| _ = fs::remove_file(&unfinished))?;
-    Ok(Saved { entries: entries.len(), bytes })
+/// So many entries are taken hold of before a pause.
+const HELD_AT_ONCE: usize = 256;
+
+/// What a cache held at a time. It keeps the values in memory.
+#[derive(Debug)]
+#[must_use]
+pub struct Snapshot {
+    generations: Generations,
+    entries: Vec<(Key, Arc<Entry>)>,
 }
 
-fn choose(coherence: &Coherence, keyer: &Keyer, max_bytes: u64) -> (Index, Vec<Arc<Entry>>) {
+impl Snapshot {
+    pub(crate) fn take(coherence: &Coherence, mut pause: impl FnMut()) -> Self {
+        // Before any entry: what is known to be invalidated by then is not brought back by one.
+        let generations = coherence.generations();
+        let mut entries = Vec::new();
+        for held in coherence.local().iter() {
+            entries.push(held);
+            if entries.len().is_multiple_of(HELD_AT_ONCE) {
+                pause();
+            }
+        }
+        Self { generations, entries }
+    }
+
+    /// Writes the entries that were asked for most often, in place of the file at `path` once all is written; a crash
+    /// leaves the one before. The file takes `max_bytes` at most.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be written; one that was there before stays.
+    pub fn save(self, keyer: &Keyer, path: &Path, max_bytes: u64) -> io::Result<Saved> {
+        let (index, entries) = choose(self, keyer, max_bytes);
+        let encoded = index.encode();
+        let bytes = 32 + encoded.len() as u64 + 16 + entries.iter().map(|entry| entry.value.len() as u64).sum::<u64>();
+        let mut unfinished = path.as_os_str().to_owned();
+        unfinished.push(".unfinished");
+        let written = File::create(&unfinished).and_then(|file| {
+            let mut file = BufWriter::new(file);
+            file.write_all(MAGIC)?;
+            file.write_all(&[VERSION])?;
+            file.write_all(&keyer.fingerprint())?;
+            file.write_all(&(encoded.len() as u64).to_le_bytes())?;
+            file.write_all(&encoded)?;
+            file.write_all(&checksum_of_index(keyer, &encoded))?;
+            entries.iter().try_for_each(|entry| file.write_all(&entry.value))?;
+            file.into_inner()?.sync_all()
+        });
+        written.and_then(|()| fs::rename(&unfinished, path)).inspect_err(|_| _ = fs::remove_file(&unfinished))?;
+        Ok(Saved { entries: entries.len(), bytes })
+    }
+}
+
+fn choose(snapshot: Snapshot, keyer: &Keyer, max_bytes: u64) -> (Index, Vec<Arc<Entry>>) {
     let now = Instant::now();
-    let generations = coherence.generations();
+    let Snapshot { generations, entries } = snapshot;
     let is_served = |entry: &Entry| entry.is_fresh(&entry.domain) && entry.expires.is_none_or(|expires| expires > now);
-    let mut found: Vec<(u32, Key, Arc<Entry>)> = coherence
-        .local()
-        .iter()
+    let mut found: Vec<(u32, Key, Arc<Entry>)> = entries
+        .into_iter()
         .filter(|(_, entry)| is_served(entry))
         .map(|(key, entry)| (entry.hits.load(Ordering::Relaxed), key, entry))
         .collect();

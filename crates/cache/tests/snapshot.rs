@@ -173,6 +173,42 @@ fn a_smaller_cache_takes_the_hottest_that_it_has_room_for() {
 }
 
 #[test]
+fn what_the_cache_now_does_not_keep_is_left_out_and_takes_no_other_s_room() {
+    let file = Scratch::new();
+    let before = cache(AMPLE);
+    let domain = domain(&before);
+    for n in 0..4 {
+        let Lookup::Lead(lead) = before.lookup(key(n), &domain, ANY) else { panic!("the cache is empty") };
+        lead.complete(vec![7; if n == 0 { 1000 } else { 100 }].into());
+    }
+    before.save(&keyer(), &file.0, u64::MAX).expect("a snapshot");
+    // All of it would fit, but the largest has more than three quarters.
+    let cache = cache(1500);
+    assert_eq!(restored(&cache, &file.0), Restored { total: 4, taken: 3, left_out: 1, damaged: 0 });
+}
+
+#[test]
+fn a_snapshot_pauses_now_and_then_and_has_what_was_there_before_it_began() {
+    let file = Scratch::new();
+    let cache = cache(64 << 20);
+    let domain = domain(&cache);
+    (0..2000).for_each(|n| _ = ask(&cache, &domain, n));
+    let mut pauses = 0;
+    let snapshot = cache.snapshot(|| {
+        pauses += 1;
+        // Nothing is locked meanwhile.
+        cache.invalidate(Scope::Key(key(0)));
+        ask(&cache, &domain, 10_000 + pauses);
+    });
+    assert!((7..=8).contains(&pauses), "{pauses} pauses");
+    let saved = snapshot.save(&keyer(), &file.0, u64::MAX).expect("a snapshot");
+    assert!((1999..=2008).contains(&saved.entries), "{} entries", saved.entries);
+    let warm = self::cache(64 << 20);
+    restored(&warm, &file.0);
+    assert!((1..2000).all(|n| is_served(&warm, n)));
+}
+
+#[test]
 fn an_entry_lives_no_longer_than_it_was_to_nor_than_is_configured_now() {
     let file = Scratch::new();
     let config = CacheConfig {

@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 use std::time::Duration;
 
 use volley_cache::{
@@ -16,6 +17,10 @@ use volley_telemetry::{CacheReading, SharedCacheReading};
 use crate::config::CacheConfig;
 use crate::engine::Computed;
 use crate::error::{ApiError, Cause};
+use crate::low_priority;
+
+/// How long whoever takes hold of all results leaves to others before each next few.
+const BREATH: Duration = Duration::from_micros(200);
 
 /// The tiers of the cache. Clones are the same.
 #[derive(Debug, Clone)]
@@ -131,13 +136,21 @@ impl Results {
         self.cache.restore(&self.keyer, path)
     }
 
-    /// Writes what was asked for most to the snapshot at `path`, which is the configured one.
+    /// Writes what was asked for most to the snapshot at `path`, which is the configured one. For a thread of usual
+    /// priority: requests would wait for another's to be let go on. What they do not wait for is done at a low one.
     ///
     /// # Errors
-    /// When the file cannot be written; one that was there stays.
+    /// When the file cannot be written, or there is no thread to do it; one that was there stays.
     pub(crate) fn save(&self, path: &Path, max_bytes: u64) -> io::Result<Saved> {
         let _held = self.snapshot.as_ref().map(|snapshot| snapshot.lock().unwrap_or_else(PoisonError::into_inner));
-        self.cache.save(&self.keyer, path, max_bytes)
+        let snapshot = self.cache.snapshot(|| thread::sleep(BREATH));
+        thread::scope(|scope| {
+            let writing = thread::Builder::new().name("volley-writing".into()).spawn_scoped(scope, || {
+                low_priority::step_back();
+                snapshot.save(&self.keyer, path, max_bytes)
+            })?;
+            writing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
     }
 
     /// Writes what waits to be shared, for as long as `within`; how many results were not written.

@@ -266,7 +266,7 @@ pub const CACHE_EXPIRATIONS: Metric = Metric {
     name: "batch_processing_cache_expirations_total",
     kind: Kind::Counter,
     unit: Unit::Count,
-    help: "Entries that left the cache because their time was over.",
+    help: "Entries that left the cache and whose time was over: when they were asked for, or made room.",
     labels: TIER,
 };
 
@@ -275,7 +275,7 @@ pub const CACHE_ENTRIES: Metric = Metric {
     name: "batch_processing_cache_entries",
     kind: Kind::Gauge,
     unit: Unit::Count,
-    help: "Entries in the cache.",
+    help: "Entries in the cache, also such as are not served any more and have not made room yet.",
     labels: TIER,
 };
 

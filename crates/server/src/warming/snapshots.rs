@@ -12,10 +12,12 @@ use volley_cache::RestoreError;
 
 use super::PROGRESS_INTERVAL;
 use crate::config::SnapshotConfig;
-use crate::low_priority;
 use crate::results::Results;
 
-/// The thread that reads the snapshot and writes the next ones. It works at low priority.
+/// While results are taken from the snapshot, so many times as long as that takes is left to others.
+const RESTS: u32 = 2;
+
+/// The thread that reads the snapshot and has the next ones written.
 #[derive(Debug)]
 pub(super) struct Snapshots {
     thread: JoinHandle<()>,
@@ -41,7 +43,6 @@ impl Snapshots {
         let (leaving, leaves) = mpsc::channel();
         let (results, interval, max_bytes) = (results.clone(), config.interval, config.max_bytes);
         let thread = thread::Builder::new().name("volley-snapshot".into()).spawn(move || {
-            low_priority::step_back();
             restore(&results, &path);
             drop(restoring);
             keep_saving(&results, &path, interval, max_bytes, &leaves);
@@ -67,7 +68,7 @@ fn restore(results: &Results, path: &Path) {
         }
     };
     let started = Instant::now();
-    let mut told = started;
+    let (mut told, mut began) = (started, started);
     let mut last = None;
     for progress in restore {
         last = Some(progress);
@@ -75,8 +76,9 @@ fn restore(results: &Results, path: &Path) {
             told = Instant::now();
             tracing::info!(taken = progress.taken, of = progress.total, "results are taken from the snapshot");
         }
-        // Others may have something to do.
-        thread::yield_now();
+        // Others have something to do. Not at low priority: they would wait for the locks that this thread has at a time.
+        thread::sleep(began.elapsed() * RESTS);
+        began = Instant::now();
     }
     let progress = last.unwrap_or_default();
     tracing::info!(
