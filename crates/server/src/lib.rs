@@ -36,5 +36,6 @@ pub use config::{
     reference, show,
 };
 pub use key::NewKey;
+pub use memory::tune_allocator;
 pub use reread::Reread;
 pub use server::{Server, StartError};

@@ -8,17 +8,10 @@ use std::process::ExitCode;
 use clap::Parser;
 use cli::{Cli, Command, ConfigCommand, KeyCommand};
 use tokio::signal::unix::{SignalKind, signal};
-use volley_server::{NewKey, Server, Settings, json_schema, reference, show};
-
-/// Bytes from which on a piece of memory is the system's own, and goes back to it when it is freed.
-#[cfg(all(target_os = "linux", target_env = "gnu"))]
-const LARGE: i32 = 1 << 20;
-/// Free bytes at the end of a heap that the allocator keeps for what comes next.
-#[cfg(all(target_os = "linux", target_env = "gnu"))]
-const KEPT: i32 = 4 << 20;
+use volley_server::{NewKey, Server, Settings, json_schema, reference, show, tune_allocator};
 
 fn main() -> ExitCode {
-    keep_large_pieces_out_of_heaps();
+    tune_allocator();
     match run(&Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
@@ -26,19 +19,6 @@ fn main() -> ExitCode {
             eprintln!("volley-server: {message}");
             ExitCode::FAILURE
         }
-    }
-}
-
-/// glibc takes the largest piece that was ever freed for one that will be needed again, and from then on has such pieces in
-/// its heaps, where small ones that live longer keep the rest from being given back: one large body, and the process is as
-/// much larger for good.
-fn keep_large_pieces_out_of_heaps() {
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    {
-        // SAFETY: plain numbers in; no other thread allocates yet.
-        let done =
-            unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE) & libc::mallopt(libc::M_TRIM_THRESHOLD, KEPT) };
-        debug_assert_eq!(done, 1, "both are within what glibc takes");
     }
 }
 

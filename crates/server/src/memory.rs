@@ -1,6 +1,51 @@
 //! Memory that nobody uses any more.
 
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
+
+/// Bytes from which on a piece of memory is the system's own, and goes back to it when it is freed.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+const LARGE: i32 = 1 << 20;
+/// Free bytes at the end of a heap that the allocator keeps for what comes next.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+const KEPT: i32 = 1 << 20;
+/// Whether the allocator keeps as many; written before there are threads, so relaxed.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+static KEEPS: AtomicBool = AtomicBool::new(false);
+
+/// Tells glibc's allocator what serving models needs. For a program that does nothing else, before it starts a thread.
+///
+/// It takes the largest piece that was ever freed for one that will be needed again, and from then on has such pieces in
+/// its heaps, where small ones that live longer keep the rest from being given back: one large body, and the process is as
+/// much larger for good. From here on the bounds are fixed.
+pub fn tune_allocator() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        // SAFETY: plain numbers in; no other thread allocates yet.
+        let done =
+            unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE) & libc::mallopt(libc::M_TRIM_THRESHOLD, KEPT) };
+        debug_assert_eq!(done, 1, "both are within what glibc takes");
+        KEEPS.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Gives back to the system the free end of the calling thread's heap, all but 128 kB, which [`give_back`] leaves where the
+/// heap is not the first thread's.
+pub(crate) fn give_back_end() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    if KEEPS.load(Ordering::Relaxed) {
+        // The end is looked at when more than 64 kB in one piece are freed.
+        const LOOKED_AT: usize = 100_000;
+        // SAFETY: plain numbers in. Other threads read the bound without a lock and may meet either; with the lower one they
+        // give back the end of their heap when they free much, as they do at other times. What is freed is what malloc gave.
+        unsafe {
+            libc::mallopt(libc::M_TRIM_THRESHOLD, 0);
+            libc::free(std::hint::black_box(libc::malloc(LOOKED_AT)));
+            libc::mallopt(libc::M_TRIM_THRESHOLD, KEPT);
+        }
+    }
+}
 
 /// Gives back to the system what is free and the allocator keeps for later. After a model was read, checked and measured, or
 /// unloaded, that may be more than what serves, in pieces that do not fit what comes next.
@@ -30,6 +75,21 @@ pub(crate) fn resident() -> usize {
 #[cfg(all(test, target_os = "linux", target_env = "gnu"))]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_end_of_a_thread_s_heap_is_given_back() {
+        tune_allocator();
+        let given = std::thread::spawn(|| {
+            let pieces: Vec<_> = (0..900).map(|_| vec![1_u8; 1000]).collect();
+            drop(pieces);
+            give_back();
+            let before = resident();
+            give_back_end();
+            before.saturating_sub(resident())
+        });
+        let given = given.join().expect("no panic");
+        assert!(given > 500_000, "{given} bytes");
+    }
 
     #[test]
     fn what_is_free_between_what_is_used_is_given_back() {

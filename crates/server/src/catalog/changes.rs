@@ -1,7 +1,8 @@
 //! Where models are loaded and unloaded while others serve, one change after the other.
 //!
 //! Each change has a thread of low priority, which ends before the next begins: glibc gives a thread one of several heaps,
-//! the one that was given up last, and what models leave behind in several of them would add up.
+//! the one that was given up last, and what models leave behind in several of them would add up. It gives back the free end
+//! of its heap before it ends.
 
 use std::io;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -65,7 +66,9 @@ fn make_each(jobs: &Receiver<Job>, step_back: bool) {
             if step_back {
                 low_priority::step_back();
             }
-            change()
+            let result = change();
+            memory::give_back_end();
+            result
         };
         let changing = thread::Builder::new().name("volley-change".into()).spawn(change);
         let result = match changing.map(thread::JoinHandle::join) {

@@ -10,8 +10,8 @@
 //! Either way the requests of the batch are tried once more (by the pipeline), on a fresh session. Opening that is part of
 //! the batch, cannot be interrupted, and has ten times as long.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TrySendError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -111,7 +111,7 @@ impl Watchdog {
         // A run is ended at most this long after its time.
         let interval = (self.limit / 16).clamp(Duration::from_millis(1), Duration::from_millis(50));
         let (mut probed, mut trimmed) = (Instant::now(), Instant::now());
-        let trimming = Arc::new(AtomicBool::new(false));
+        let mut trimmer = Trimmer::start();
         while stop.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
             let now = Instant::now();
             for worker in 0..self.watch.running.len() {
@@ -123,7 +123,7 @@ impl Watchdog {
             }
             if now.duration_since(trimmed) >= REST {
                 trimmed = now;
-                trim(self.crew.variants(), &trimming);
+                trimmer.trim(self.crew.variants());
             }
         }
     }
@@ -170,24 +170,40 @@ impl Watchdog {
 }
 
 /// Has sessions that rest give memory back, on a thread of its own: it runs them, and a device that hangs must not keep the
-/// watchdog from its watch. Not if the one before is still at it.
-fn trim(variants: Vec<Arc<ServedVariant>>, trimming: &Arc<AtomicBool>) {
-    // Only this thread sets it, so relaxed; the trimmer clears it when it is done.
-    if trimming.swap(true, Ordering::Relaxed) {
-        return;
-    }
-    let done = Arc::clone(trimming);
-    let trimmer = thread::Builder::new().name("volley-trim".into()).spawn(move || {
-        for variant in variants {
-            if let Runs::One(instances) = &variant.runs {
-                instances.trim_idle();
+/// watchdog from its watch. Not if it is still at those before.
+///
+/// The thread lasts. One for each time took the allocator's last heap from the loads and unloads of models, whose threads
+/// then filled another.
+#[derive(Debug)]
+struct Trimmer(Option<SyncSender<Vec<Arc<ServedVariant>>>>);
+
+impl Trimmer {
+    fn start() -> Self {
+        let (sender, resting) = mpsc::sync_channel::<Vec<Arc<ServedVariant>>>(0);
+        let trimming = thread::Builder::new().name("volley-trim".into()).spawn(move || {
+            for variants in resting {
+                for variant in variants {
+                    if let Runs::One(instances) = &variant.runs {
+                        instances.trim_idle();
+                    }
+                }
+            }
+        });
+        match trimming {
+            Ok(_) => Self(Some(sender)),
+            Err(error) => {
+                tracing::warn!(%error, "no thread to trim resting sessions on");
+                Self(None)
             }
         }
-        done.store(false, Ordering::Relaxed);
-    });
-    if let Err(error) = trimmer {
-        trimming.store(false, Ordering::Relaxed);
-        tracing::warn!(%error, "no thread to trim resting sessions on");
+    }
+
+    fn trim(&mut self, variants: Vec<Arc<ServedVariant>>) {
+        let sent = self.0.as_ref().map(|sender| sender.try_send(variants));
+        if !matches!(sent, Some(Ok(()) | Err(TrySendError::Full(_)))) {
+            // There was no thread, or it has panicked.
+            *self = Self::start();
+        }
     }
 }
 
