@@ -80,7 +80,7 @@ mod tests {
     fn the_end_of_a_thread_s_heap_is_given_back() {
         tune_allocator();
         let given = std::thread::spawn(|| {
-            let pieces: Vec<_> = (0..900).map(|_| vec![1_u8; 1000]).collect();
+            let pieces: Vec<_> = (0..800).map(|_| vec![1_u8; 1000]).collect();
             drop(pieces);
             give_back();
             let before = resident();
