@@ -75,10 +75,16 @@ pub(crate) fn resident() -> usize {
 
 #[cfg(all(test, target_os = "linux", target_env = "gnu"))]
 mod tests {
+    use std::sync::{Mutex, PoisonError};
+
     use super::*;
+
+    /// All tests of a process have its memory in common.
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
     #[test]
     fn the_end_of_a_thread_s_heap_is_given_back() {
+        let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         tune_allocator();
         let given = std::thread::spawn(|| {
             let pieces: Vec<_> = (0..800).map(|_| vec![1_u8; 1000]).collect();
@@ -94,6 +100,7 @@ mod tests {
 
     #[test]
     fn what_is_free_between_what_is_used_is_given_back() {
+        let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         // Few enough not to disturb the tests beside it that watch memory.
         let mut pieces: Vec<_> = (0..8000).map(|_| vec![1_u8; 1000]).collect();
         let before = resident();
