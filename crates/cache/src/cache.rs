@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CacheConfig {
     /// Bound on the bytes of all values together with 232 bytes of bookkeeping per entry, kept at each insertion. The
-    /// capacity is divided among up to 16 shards of at least 8 MiB, and a value larger than three quarters of a shard is
+    /// capacity is divided among up to 256 shards of at least 8 MiB, and a value larger than three quarters of a shard is
     /// not kept. Zero keeps nothing; concurrent look-ups still share one computation.
     pub capacity_bytes: u64,
     /// How long a value may be served at most; `None` serves it until it is evicted or invalidated. A model answers the
