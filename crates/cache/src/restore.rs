@@ -7,7 +7,7 @@ use crate::local::{Entry, weight};
 use crate::snapshot::{self, Index, Listed, MAGIC, VERSION};
 use bytes::Bytes;
 use std::fmt;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufReader, Read};
 use std::path::Path;
 use std::sync::atomic::AtomicU32;
@@ -51,6 +51,10 @@ pub struct Restored {
 
 impl Restore {
     pub(crate) fn open(coherence: &Coherence, keyer: &Keyer, path: &Path) -> Result<Self, RestoreError> {
+        // To open a pipe would wait until somebody writes into it.
+        if !fs::metadata(path)?.is_file() {
+            return Err(RestoreError::NoSnapshot);
+        }
         let file = File::open(path)?;
         let length = file.metadata()?.len();
         let mut file = BufReader::new(file);

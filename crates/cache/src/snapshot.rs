@@ -102,7 +102,9 @@ impl Snapshot {
         let bytes = 32 + encoded.len() as u64 + 16 + entries.iter().map(|entry| entry.value.len() as u64).sum::<u64>();
         let mut unfinished = path.as_os_str().to_owned();
         unfinished.push(".unfinished");
-        let written = File::create(&unfinished).and_then(|file| {
+        // One that was left behind, or whatever else has its name: what a link there leads to is not written over.
+        let _ = fs::remove_file(&unfinished);
+        let written = File::create_new(&unfinished).and_then(|file| {
             let mut file = BufWriter::new(file);
             file.write_all(MAGIC)?;
             file.write_all(&[VERSION])?;

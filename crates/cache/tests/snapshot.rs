@@ -8,7 +8,7 @@ use common::{AMPLE, ANY, Error, cache, domain, key, value};
 use proptest::prelude::*;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process;
+use std::process::{self, Command};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use volley_cache::{Cache, CacheConfig, Domain, Keyer, Lookup, RestoreError, Restored, Scope, Stamp};
@@ -252,6 +252,30 @@ fn what_is_no_snapshot_or_of_another_version_is_told_so() {
     assert_eq!(why(&newer), "the snapshot has version 2 of its format; this program reads version 1");
     fs::remove_file(&file.0).expect("it was there");
     assert!(matches!(cache(AMPLE).restore(&keyer(), &file.0), Err(RestoreError::Io(_))));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_pipe_is_no_snapshot_and_is_not_waited_for() {
+    let file = Scratch::new();
+    assert!(Command::new("mkfifo").arg(&file.0).status().expect("there is mkfifo").success());
+    assert!(matches!(cache(AMPLE).restore(&keyer(), &file.0), Err(RestoreError::NoSnapshot)));
+    // Written, it takes its place.
+    saved(&file.0, 1, u64::MAX);
+    assert_eq!(restored(&cache(AMPLE), &file.0).taken, 1);
+}
+
+#[cfg(unix)]
+#[test]
+fn what_lies_where_a_snapshot_is_begun_goes_and_what_it_leads_to_stays() {
+    let file = Scratch::new();
+    let other = file.0.with_extension("other");
+    fs::write(&other, "of somebody else").expect("written");
+    std::os::unix::fs::symlink(&other, file.0.with_extension("snapshot.unfinished")).expect("a link");
+    saved(&file.0, 1, u64::MAX);
+    assert_eq!(fs::read(&other).expect("it is there"), b"of somebody else");
+    assert!(file.0.symlink_metadata().expect("it is there").is_file());
+    assert_eq!(restored(&cache(AMPLE), &file.0).taken, 1);
 }
 
 #[test]

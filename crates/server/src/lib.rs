@@ -12,6 +12,7 @@ mod fuzz;
 mod gauges;
 mod grpc;
 mod http;
+mod joining;
 mod key;
 mod low_priority;
 mod memory;

@@ -32,7 +32,7 @@ use crate::tls::Tls;
 use crate::updates::Updates;
 use crate::warming::Warming;
 
-/// Longest time to write the last results to Redis in, after everything was answered.
+/// Longest time to write the last results in, to Redis and to the snapshot, after everything was answered.
 const LAST_WRITES: Duration = Duration::from_secs(1);
 
 /// A running server. It serves until [`Server::shut_down`].
@@ -254,7 +254,7 @@ impl Server {
         self.phase.send_replace(Phase::Closing);
         let busy = self.io.join_until(deadline);
         self.scheduler.close();
-        self.warming.finish();
+        self.warming.finish_until(deadline.max(Instant::now() + LAST_WRITES));
         if busy > 0 {
             let text = format!("requests were still open after the grace period of {:?}", self.config.shutdown.grace);
             return Err(io::Error::new(io::ErrorKind::TimedOut, text));

@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::process::Command;
+
 use common::folder::Folder;
 use common::{Connection, ServerProcess, WINDOW_BYTES, eventually, json_request, window};
 use serde_json::{Value, json};
@@ -124,6 +126,17 @@ fn readiness_and_leaving_do_not_wait_for_what_is_not_computed_yet() {
     let (left, log) = server.wait();
     assert!(left, "{log:?}");
     assert!(said(&log, "results were computed from warm_inputs").is_empty(), "{log:?}");
+}
+
+#[test]
+fn leaving_does_not_wait_for_a_file_that_nobody_lets_be_read() {
+    let folder = Folder::new("warm-stuck");
+    let pipe = folder.path().join("inputs.safetensors").display().to_string();
+    assert!(Command::new("mkfifo").arg(&pipe).status().expect("there is mkfifo").success());
+    let server = ServerProcess::start(&[(WARM_INPUTS, &pipe), ("VOLLEY_SHUTDOWN__GRACE", "1s")]);
+    ask(&mut server.connect(), 1, &json!({}));
+    server.terminate();
+    assert!(server.wait().0);
 }
 
 #[test]

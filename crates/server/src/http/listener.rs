@@ -5,7 +5,7 @@ use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use axum::body::Body;
 use axum::http::{HeaderValue, Request, Response, header};
@@ -28,6 +28,7 @@ use super::routes;
 use crate::access::{Need, Peer};
 use crate::error::Cause;
 use crate::grpc;
+use crate::joining::join_until;
 use crate::pipeline::Pipeline;
 use crate::yielding::yield_to_workers;
 
@@ -87,14 +88,7 @@ impl IoThreads {
     /// is answered. Returns how many threads were still busy at `deadline`.
     #[must_use]
     pub(crate) fn join_until(self, deadline: Instant) -> usize {
-        let mut threads = self.threads;
-        loop {
-            threads.retain(|thread| !thread.is_finished());
-            if threads.is_empty() || Instant::now() >= deadline {
-                return threads.len();
-            }
-            thread::sleep(Duration::from_millis(2));
-        }
+        join_until(self.threads, deadline)
     }
 }
 

@@ -68,9 +68,10 @@ impl Inputs {
         self.leaving = None;
     }
 
-    pub(super) fn finish(mut self) {
+    /// Has it stop, and hands over the thread that does.
+    pub(super) fn leave(mut self) -> JoinHandle<()> {
         self.stop();
-        let _ = self.thread.join();
+        self.thread
     }
 }
 

@@ -6,12 +6,13 @@ mod snapshots;
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use inputs::Inputs;
 use snapshots::Snapshots;
 
 use crate::config::CacheConfig;
+use crate::joining::join_until;
 use crate::pipeline::Pipeline;
 
 /// Between two words on how far it has come.
@@ -44,9 +45,15 @@ impl Warming {
         self.inputs.iter_mut().for_each(Inputs::stop);
     }
 
-    /// Writes the last snapshot, and ends.
-    pub(crate) fn finish(self) {
-        self.inputs.into_iter().for_each(Inputs::finish);
-        self.snapshots.into_iter().for_each(Snapshots::finish);
+    /// Writes the last snapshot, and ends; at `deadline` in any case. Reading and writing take as long as a file system lets
+    /// them.
+    pub(crate) fn finish_until(self, deadline: Instant) {
+        let Self { snapshots, inputs } = self;
+        let threads = inputs.map(Inputs::leave).into_iter().chain(snapshots.map(Snapshots::leave)).collect();
+        if join_until(threads, deadline) > 0 {
+            tracing::warn!(
+                "the cache was not done with its files in time; if no snapshot was written, the one before stays"
+            );
+        }
     }
 }

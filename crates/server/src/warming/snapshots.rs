@@ -43,28 +43,31 @@ impl Snapshots {
         let (leaving, leaves) = mpsc::channel();
         let (results, interval, max_bytes) = (results.clone(), config.interval, config.max_bytes);
         let thread = thread::Builder::new().name("volley-snapshot".into()).spawn(move || {
-            restore(&results, &path);
+            let whole = restore(&results, &path, &leaves);
             drop(restoring);
-            keep_saving(&results, &path, interval, max_bytes, &leaves);
+            if whole {
+                keep_saving(&results, &path, interval, max_bytes, &leaves);
+            }
         })?;
         Ok((Some(Self { thread, leaving }), restored))
     }
 
-    /// Writes the last snapshot, and ends.
-    pub(super) fn finish(self) {
+    /// Asks for the last snapshot, and hands over the thread that ends with it.
+    pub(super) fn leave(self) -> JoinHandle<()> {
         drop(self.leaving);
-        let _ = self.thread.join();
+        self.thread
     }
 }
 
-fn restore(results: &Results, path: &Path) {
+/// Whether it came to the end before the server leaves. If not, the file is worth more than what was taken from it.
+fn restore(results: &Results, path: &Path, leaves: &Receiver<()>) -> bool {
     let restore = match results.restore(path) {
         Ok(restore) => restore,
         // The first start.
-        Err(RestoreError::Io(error)) if error.kind() == io::ErrorKind::NotFound => return,
+        Err(RestoreError::Io(error)) if error.kind() == io::ErrorKind::NotFound => return true,
         Err(error) => {
             tracing::warn!(path = %path.display(), %error, "no results were taken from the snapshot");
-            return;
+            return true;
         }
     };
     let started = Instant::now();
@@ -77,7 +80,10 @@ fn restore(results: &Results, path: &Path) {
             tracing::info!(taken = progress.taken, of = progress.total, "results are taken from the snapshot");
         }
         // Others have something to do. Not at low priority: they would wait for the locks that this thread has at a time.
-        thread::sleep(began.elapsed() * RESTS);
+        if is_leaving(leaves, began.elapsed() * RESTS) {
+            tracing::info!(path = %path.display(), taken = progress.taken, of = progress.total, "the snapshot stays as it is");
+            return false;
+        }
         began = Instant::now();
     }
     let progress = last.unwrap_or_default();
@@ -90,11 +96,17 @@ fn restore(results: &Results, path: &Path) {
         after_ms = started.elapsed().as_millis() as u64,
         "results were taken from the snapshot"
     );
+    true
+}
+
+/// Whether the server leaves within this time.
+fn is_leaving(leaves: &Receiver<()>, within: Duration) -> bool {
+    leaves.recv_timeout(within) != Err(RecvTimeoutError::Timeout)
 }
 
 fn keep_saving(results: &Results, path: &Path, interval: Duration, max_bytes: u64, leaves: &Receiver<()>) {
     loop {
-        let leaving = leaves.recv_timeout(interval) != Err(RecvTimeoutError::Timeout);
+        let leaving = is_leaving(leaves, interval);
         match results.save(path, max_bytes) {
             Ok(saved) => {
                 tracing::debug!(path = %path.display(), entries = saved.entries, bytes = saved.bytes, "a snapshot was written");
@@ -104,5 +116,37 @@ fn keep_saving(results: &Results, path: &Path, interval: Duration, max_bytes: u6
         if leaving {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use volley_cache::{Lookup, Rank};
+
+    use super::*;
+    use crate::config::CacheConfig;
+
+    #[test]
+    fn a_snapshot_that_was_not_read_to_its_end_stays_when_the_server_leaves() {
+        let path = std::env::temp_dir().join(format!("volley-unread-{}", std::process::id()));
+        let open = || Results::open(&CacheConfig { secret: Some("07".repeat(32)), ..CacheConfig::default() });
+        let (Some(results), keyer) = open().expect("there is a thread") else { panic!("it is enabled") };
+        let domain = results.domain("model", "1", &[]);
+        let mut hasher = keyer.hasher();
+        hasher.field(b"input");
+        let key = hasher.finish();
+        let Lookup::Lead(leader) = results.lookup(key, &domain, Rank { urgency: 0, deadline: None }) else {
+            panic!("nobody else computes")
+        };
+        leader.complete(vec![7; 100].into());
+        assert_eq!(results.save(&path, u64::MAX).expect("it is writable").entries, 1);
+
+        let (Some(next), _) = open().expect("there is a thread") else { panic!("it is enabled") };
+        let (leaving, leaves) = mpsc::channel();
+        assert!(restore(&next, &path, &leaves), "nobody leaves");
+        assert_eq!(next.reading().entries, 1);
+        drop(leaving);
+        assert!(!restore(&next, &path, &leaves), "there may have been more");
+        fs::remove_file(&path).expect("it is there");
     }
 }
