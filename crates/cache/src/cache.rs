@@ -24,8 +24,8 @@ use std::time::{Duration, Instant};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CacheConfig {
     /// Bound on the bytes of all values together with 232 bytes of bookkeeping per entry, kept at each insertion. The
-    /// capacity is divided among up to 256 shards of at least 8 MiB, and a value larger than three quarters of a shard is
-    /// not kept. Zero keeps nothing; concurrent look-ups still share one computation.
+    /// capacity is divided among up to 256 shards of at least 8 MiB. A value that takes more than 1 MiB, or than three
+    /// quarters of the capacity where that is less, is not kept. Zero keeps nothing; concurrent look-ups still share one computation.
     pub capacity_bytes: u64,
     /// How long a value may be served at most; `None` serves it until it is evicted or invalidated. A model answers the
     /// same input with the same output for ever, so a limit is of use only where values depend on more than their key.
@@ -171,7 +171,8 @@ impl<E: Clone> Cache<E> {
     ///
     /// What is invalidated later it does not know: unless the next process hears of that otherwise, remove the file then.
     ///
-    /// Takes as long as the writing does, and holds up no look-up.
+    /// Takes as long as the writing does. For a thread of the priority of those that look up: see
+    /// [`snapshot`](Self::snapshot).
     ///
     /// # Errors
     ///

@@ -30,8 +30,8 @@ impl<E: Clone> Lead<E> {
     /// Stores the value and answers every follower with it.
     ///
     /// The value is kept as it is: a slice of a larger buffer keeps that whole buffer alive for as long as it is
-    /// cached, so hand in bytes of their own. A value larger than the cache answers the followers and is not stored;
-    /// neither is one that was invalidated since [`born`](Self::born).
+    /// cached, so hand in bytes of their own. A value that is too large for the cache answers the followers and is not
+    /// stored; neither is one that was invalidated since [`born`](Self::born).
     pub fn complete(mut self, value: Bytes) {
         self.landed = true;
         let born = self.born();

@@ -16,7 +16,7 @@ pub(crate) const ENTRY_OVERHEAD: u64 = 232;
 
 /// The share of the capacity that is for entries which were asked for again.
 ///
-/// The policy is that of `quick_cache`, a CLOCK-Pro: a new result always gets in. It leaves before others unless it is
+/// The policy is that of `quick_cache`, a CLOCK-Pro: a new result gets in. It leaves before others unless it is
 /// asked for again, or asked for anew soon after it has left. The rest of the capacity is how long it has for that, which
 /// must do for a market window that is asked for again within moments (retries, several strategies) or never. Hit rates
 /// over 500,000 look-ups among 100,000 keys, room for 1,000 and for 10,000 entries:
@@ -35,6 +35,10 @@ const ASKED_FOR_AGAIN: f64 = 0.75;
 /// has 8 MiB, and 30 where it had 256 (Zen 3, values of 764 bytes, 4 GiB in 16).
 const SHARD_BYTES: u64 = 8 << 20;
 const SHARDS: u64 = 256;
+
+/// The weight from which on entries are not kept, where that is less than what a shard has for those that were asked for
+/// again. To make room for one, a shard lets go of as many others as it takes while look-ups wait: of small ones 4,500.
+const HEAVIEST: u64 = 1 << 20;
 
 /// What values are expected to have at the median. It decides how many keys are remembered of values that have left (half
 /// as many as there are entries then).
@@ -82,18 +86,21 @@ impl Entry {
 
 impl Local {
     pub(crate) fn new(capacity: u64, time_to_live: Option<Duration>, jitter: Duration) -> Self {
+        let shards = 1 << (capacity / SHARD_BYTES).clamp(1, SHARDS).ilog2();
+        // Each has the same, and what is left of it would be rounded up.
+        let capacity = capacity - capacity % shards;
         let items = usize::try_from(capacity / weight_of(TYPICAL_VALUE)).unwrap_or(usize::MAX);
         let options = OptionsBuilder::new()
             .weight_capacity(capacity)
             .estimated_items_capacity(items)
-            .shards(1 << (capacity / SHARD_BYTES).clamp(1, SHARDS).ilog2())
+            .shards(shards as usize)
             .hot_allocation(ASKED_FOR_AGAIN)
             .build()
             .expect("both capacities are set");
         let departures = Departures::default();
         let hasher = BuildPassThrough::default();
         let entries = quick_cache::sync::Cache::with_options(options, Weight, hasher, departures.clone());
-        let heaviest = (entries.shard_capacity() as f64 * ASKED_FOR_AGAIN) as u64;
+        let heaviest = ((entries.shard_capacity() as f64 * ASKED_FOR_AGAIN) as u64).min(HEAVIEST);
         let lifetime = time_to_live.map(|longest| Lifetime { longest, jitter });
         Self { entries, capacity, heaviest, lifetime, departures }
     }
@@ -142,7 +149,7 @@ impl Local {
         self.keeps(weight) && weight <= self.room()
     }
 
-    /// Keeps `entry`, unless it alone exceeds what is for entries that were asked for again.
+    /// Keeps `entry`, unless it is too heavy.
     pub(crate) fn insert(&self, key: Key, entry: Entry) {
         if self.keeps(weight(entry.value.len())) {
             self.entries.insert(key, Arc::new(entry));
@@ -190,7 +197,7 @@ pub(crate) fn weight(value_bytes: usize) -> u64 {
 }
 
 const fn weight_of(value_bytes: u64) -> u64 {
-    value_bytes + ENTRY_OVERHEAD
+    value_bytes.saturating_add(ENTRY_OVERHEAD)
 }
 
 /// Tells the tier what an entry weighs.
@@ -210,15 +217,18 @@ struct Departures(Arc<Counts>);
 
 #[derive(Debug, Default)]
 struct Counts {
-    /// Made room for others, or were invalidated.
+    /// Made room for others while they were served still.
     evicted: AtomicU64,
     expired: AtomicU64,
 }
 
 impl Departures {
     fn count(&self, entry: &Entry) {
-        let count = if entry.is_expired() { &self.0.expired } else { &self.0.evicted };
-        count.fetch_add(1, Ordering::Relaxed);
+        if entry.is_expired() {
+            self.0.expired.fetch_add(1, Ordering::Relaxed);
+        } else if entry.is_fresh(&entry.domain) {
+            self.0.evicted.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -329,6 +339,19 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_kept_for_which_thousands_would_have_to_go_at_once() {
+        let local = Local::new(1 << 40, None, Duration::ZERO);
+        assert!(local.has_room_for(HEAVIEST) && !local.has_room_for(HEAVIEST + 1) && !local.keeps(weight(usize::MAX)));
+    }
+
+    #[test]
+    fn a_capacity_that_cannot_be_shared_evenly_is_not_exceeded() {
+        let capacity = 16 * SHARD_BYTES + 15;
+        let local = Local::new(capacity, None, Duration::ZERO);
+        assert!(local.entries.capacity() <= capacity && local.capacity <= capacity, "{}", local.entries.capacity());
+    }
+
+    #[test]
     fn shards_share_the_capacity_and_none_is_small() {
         for (capacity, shards) in [(0, 1), (SHARD_BYTES - 1, 1), (9 * SHARD_BYTES, 8), (1 << 40, 256)] {
             let local = Local::new(capacity, None, Duration::ZERO);
@@ -355,7 +378,7 @@ mod tests {
         local.insert(key(99), Entry { expires: Some(Instant::now()), ..entry(&b"ten bytes!"[..]) });
         assert_eq!(local.entries(), 100);
         assert!(local.has_room_for(2 * ten) && !local.has_room_for(3 * ten));
-        assert_eq!((local.entries(), local.expired(), local.evicted()), (98, 1, 1));
+        assert_eq!((local.entries(), local.expired(), local.evicted()), (98, 1, 0));
     }
 
     #[test]

@@ -20,7 +20,7 @@ const BATCH_BYTES: u64 = 256 << 10;
 /// that the caller decides on which thread and at what pace.
 ///
 /// The order matters: what comes first counts as asked for again, and the coldest quarter of a full cache is the first to
-/// make room.
+/// make room, what of it came first before the rest.
 ///
 /// Entries that were computed anew meanwhile stay. Of what was invalidated, before the snapshot or since by whoever the
 /// cache has heard from, nothing is taken.

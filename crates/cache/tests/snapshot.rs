@@ -209,6 +209,28 @@ fn a_snapshot_pauses_now_and_then_and_has_what_was_there_before_it_began() {
 }
 
 #[test]
+fn what_was_made_after_an_invalidation_that_a_snapshot_does_not_know_of_is_not_in_it() {
+    let file = Scratch::new();
+    let cache = cache(64 << 20);
+    let domain = domain(&cache);
+    (0..2000).for_each(|n| _ = ask(&cache, &domain, n));
+    let mut asked = 10_000;
+    let snapshot = cache.snapshot(|| {
+        cache.invalidate(Scope::Model("other".into()));
+        (0..100).for_each(|_| _ = ask(&cache, &domain, asked));
+        asked += 1;
+        (0..1000).for_each(|n| _ = ask(&cache, &domain, 20_000 + asked * 1000 + n));
+    });
+    snapshot.save(&keyer(), &file.0, u64::MAX).expect("a snapshot");
+    let next = self::cache(64 << 20);
+    restored(&next, &file.0);
+    assert!((0..2000).all(|n| is_served(&next, n)));
+    // As the first invalidation of a process that has not heard of any but those of the snapshot.
+    next.invalidate(Scope::All);
+    assert!((0..100_000).all(|n| !is_served(&next, n)));
+}
+
+#[test]
 fn an_entry_lives_no_longer_than_it_was_to_nor_than_is_configured_now() {
     let file = Scratch::new();
     let config = CacheConfig {

@@ -153,6 +153,15 @@ impl Results {
         })
     }
 
+    /// Writes the last snapshot, as fast as it goes: nobody asks any more.
+    ///
+    /// # Errors
+    /// As for [`Results::save`].
+    pub(crate) fn save_last(&self, path: &Path, max_bytes: u64) -> io::Result<Saved> {
+        let _held = self.snapshot.as_ref().map(|snapshot| snapshot.lock().unwrap_or_else(PoisonError::into_inner));
+        self.cache.save(&self.keyer, path, max_bytes)
+    }
+
     /// Writes what waits to be shared, for as long as `within`; how many results were not written.
     pub(crate) async fn close(&self, within: Duration) -> usize {
         match &self.shared {

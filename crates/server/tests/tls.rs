@@ -7,12 +7,13 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
 use common::folder::Folder;
-use common::{ServerProcess, eventually};
+use common::{ServerProcess, binary_request, eventually, window};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use serde_json::json;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, Stream};
+use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, Stream, StreamOwned};
 
 /// Somebody who vouches for others.
 struct Authority {
@@ -156,4 +157,52 @@ fn whoever_says_nothing_after_the_handshake_is_closed() {
         }
     };
     assert!(closed);
+}
+
+#[test]
+fn a_caller_who_takes_leave_before_the_answer_is_counted_as_cancelled() {
+    let (folder, authority) = (Folder::new("tls-leave"), Authority::new());
+    let (certificate, key) = authority.vouch("volley.example");
+    let path = folder.write("server.pem", &certificate);
+    let key_path = folder.write("server.key", &key);
+    let settings = [
+        ("VOLLEY_TLS__CERTIFICATE", path.as_str()),
+        ("VOLLEY_TLS__KEY", key_path.as_str()),
+        ("VOLLEY_RUNTIME__WORKERS", "1"),
+    ];
+    let server = ServerProcess::start(&settings);
+    let request = binary_request(&[window(9)], &json!({ "cache": false }));
+    let head = format!(
+        "POST /v2/models/cnn_lstm/infer HTTP/1.1\r\nHost: volley.example\r\nInference-Header-Content-Length: {}\r\n\
+         Content-Length: {}\r\n\r\n",
+        request.json_length.expect("it is binary"),
+        request.bytes.len(),
+    );
+    let request = [head.as_bytes(), &request.bytes].concat();
+    // Some are answered before their callers leave, of many who wait for one worker not all.
+    eventually("a request that is given up", || {
+        let mut callers: Vec<_> = (0..32)
+            .map(|_| {
+                let tcp = TcpStream::connect(server.http).expect("the server listens");
+                let mut caller = StreamOwned::new(connection(&authority, None), tcp);
+                caller.write_all(&request).expect("it is read");
+                caller
+            })
+            .collect();
+        for caller in &mut callers {
+            caller.conn.send_close_notify();
+            // Those who were answered may be gone.
+            let _ = caller.flush();
+        }
+        let mut reader = StreamOwned::new(
+            connection(&authority, None),
+            TcpStream::connect(server.metrics).expect("the server listens"),
+        );
+        let ask = b"GET /metrics HTTP/1.1\r\nHost: volley.example\r\nConnection: close\r\n\r\n";
+        reader.write_all(ask).expect("it is read");
+        let mut text = String::new();
+        // The other end may leave without a farewell.
+        let _ = reader.read_to_string(&mut text);
+        text.lines().any(|line| line.contains(r#"reason="cancelled""#) && !line.ends_with(" 0"))
+    });
 }

@@ -17,8 +17,8 @@ use super::warming::WarmingConfig;
 pub struct CacheConfig {
     /// Whether results are kept at all. `models.<name>.cache` says so of a single model.
     pub enabled: bool,
-    /// Bytes kept in memory, with 232 for each result beside its own. One that takes more than 6 MiB, or three quarters of
-    /// this where that is less, may not be kept.
+    /// Bytes kept in memory, with 232 for each result beside its own. One that takes more than 1 MiB, or three quarters of
+    /// this where that is less, is not kept.
     pub capacity_bytes: u64,
     /// How long a result is served from memory at most. Results of one model file never change, so a long time makes none
     /// wrong.

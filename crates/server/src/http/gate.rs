@@ -236,6 +236,11 @@ impl Stream {
         stream.peek(&mut [0]).await.map(drop)
     }
 
+    /// Whether the other end's farewell is for the stream to read, and cannot be seen from outside.
+    pub(crate) fn is_encrypted(&self) -> bool {
+        matches!(self.stream, Transport::Encrypted(_))
+    }
+
     /// Whether something arrived that nobody has read.
     pub(crate) fn has_byte(&self) -> bool {
         SockRef::from(self.socket()).peek(&mut [MaybeUninit::uninit()]).is_ok_and(|bytes| bytes > 0)

@@ -166,6 +166,7 @@ where
     async fn converse(self, stream: Stream, peer: Peer, watcher: Watcher) {
         let limits = &self.gate.in_force().config.limits;
         let pace = Arc::new(Pace::default());
+        let is_encrypted = stream.is_encrypted();
         let stream = TokioIo::new(Paced::new(stream, Arc::clone(&pace), limits));
         let (this, peer, pace) = (&self, &peer, &*pace);
         // Boxed, so that a request that is refused at once is answered in memory that was used just before, and not in the
@@ -175,8 +176,9 @@ where
         // How long a head may take is the pace's to say. Head and body of a response go out as one piece: most are small,
         // and to copy one costs less than to hand over two.
         http.writev(false);
-        // That a caller hung up is the pace's to say as well, or hyper would keep a second buffer for each request.
-        http.half_close(true);
+        // That a caller hung up is the pace's to say as well, or hyper would keep a second buffer for each request. Where the
+        // farewell is encrypted, only who reads sees it.
+        http.half_close(!is_encrypted);
         http.max_header_size(limits.header_bytes.get()).max_headers(limits.headers.get()).header_read_timeout(None);
         let connection = http.serve_connection(stream, service);
         // A connection that was not read from yet is closed where it is told to close. This one will after its first request.

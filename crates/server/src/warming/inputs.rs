@@ -17,7 +17,6 @@ use super::PROGRESS_INTERVAL;
 use super::row::Row;
 use crate::catalog::ServedVariant;
 use crate::error::{ApiError, Cause};
-use crate::low_priority;
 use crate::pipeline::{self, Pipeline, Warmth};
 
 /// Rows that are computed at once: enough for batches, too few for a request to notice.
@@ -27,7 +26,8 @@ const IN_FLIGHT: usize = 4;
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// The thread that computes the results of every model's `warm_inputs`, once at the start and again for a model that is
-/// loaded anew. It works at low priority, and so do the workers on what it asks.
+/// loaded anew. Workers compute them behind everything else. The thread itself, which has little to do, is not of low priority:
+/// it takes locks that requests wait for.
 #[derive(Debug)]
 pub(super) struct Inputs {
     thread: JoinHandle<()>,
@@ -51,7 +51,6 @@ impl Inputs {
         let (warming, warm) = mpsc::channel();
         let pipeline = Arc::clone(pipeline);
         let thread = thread::Builder::new().name("volley-warming".into()).spawn(move || {
-            low_priority::step_back();
             let _ = restored.recv();
             runtime.block_on(async {
                 tokio::select! {

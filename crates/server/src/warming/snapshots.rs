@@ -41,14 +41,10 @@ impl Snapshots {
             tracing::warn!(%path, %error, "cache.snapshot.path: its folder cannot be made, so that nothing can be written");
         }
         let (leaving, leaves) = mpsc::channel();
-        let (results, interval, max_bytes) = (results.clone(), config.interval, config.max_bytes);
-        let thread = thread::Builder::new().name("volley-snapshot".into()).spawn(move || {
-            let whole = restore(&results, &path, &leaves);
-            drop(restoring);
-            if whole {
-                keep_saving(&results, &path, interval, max_bytes, &leaves);
-            }
-        })?;
+        let (results, config) = (results.clone(), config.clone());
+        let thread = thread::Builder::new()
+            .name("volley-snapshot".into())
+            .spawn(move || restore_and_save(&results, &path, &config, restoring, &leaves))?;
         Ok((Some(Self { thread, leaving }), restored))
     }
 
@@ -59,7 +55,22 @@ impl Snapshots {
     }
 }
 
-/// Whether it came to the end before the server leaves. If not, the file is worth more than what was taken from it.
+fn restore_and_save(
+    results: &Results,
+    path: &Path,
+    config: &SnapshotConfig,
+    restoring: Sender<Infallible>,
+    leaves: &Receiver<()>,
+) {
+    let whole = restore(results, path, leaves);
+    drop(restoring);
+    // If not, the file is worth more than what was taken from it.
+    if whole {
+        keep_saving(results, path, config.interval, config.max_bytes, leaves);
+    }
+}
+
+/// Whether it came to the end before the server leaves.
 fn restore(results: &Results, path: &Path, leaves: &Receiver<()>) -> bool {
     let restore = match results.restore(path) {
         Ok(restore) => restore,
@@ -107,7 +118,8 @@ fn is_leaving(leaves: &Receiver<()>, within: Duration) -> bool {
 fn keep_saving(results: &Results, path: &Path, interval: Duration, max_bytes: u64, leaves: &Receiver<()>) {
     loop {
         let leaving = is_leaving(leaves, interval);
-        match results.save(path, max_bytes) {
+        let saved = if leaving { results.save_last(path, max_bytes) } else { results.save(path, max_bytes) };
+        match saved {
             Ok(saved) => {
                 tracing::debug!(path = %path.display(), entries = saved.entries, bytes = saved.bytes, "a snapshot was written");
             }
@@ -126,27 +138,41 @@ mod tests {
     use super::*;
     use crate::config::CacheConfig;
 
-    #[test]
-    fn a_snapshot_that_was_not_read_to_its_end_stays_when_the_server_leaves() {
-        let path = std::env::temp_dir().join(format!("volley-unread-{}", std::process::id()));
-        let open = || Results::open(&CacheConfig { secret: Some("07".repeat(32)), ..CacheConfig::default() });
-        let (Some(results), keyer) = open().expect("there is a thread") else { panic!("it is enabled") };
+    /// A cache with a result of these bytes.
+    fn results_with(input: &[u8]) -> Results {
+        let config = CacheConfig { secret: Some("07".repeat(32)), ..CacheConfig::default() };
+        let (Some(results), keyer) = Results::open(&config).expect("there is a thread") else {
+            panic!("it is enabled")
+        };
         let domain = results.domain("model", "1", &[]);
         let mut hasher = keyer.hasher();
-        hasher.field(b"input");
-        let key = hasher.finish();
-        let Lookup::Lead(leader) = results.lookup(key, &domain, Rank { urgency: 0, deadline: None }) else {
+        hasher.field(input);
+        let Lookup::Lead(leader) = results.lookup(hasher.finish(), &domain, Rank { urgency: 0, deadline: None }) else {
             panic!("nobody else computes")
         };
         leader.complete(vec![7; 100].into());
-        assert_eq!(results.save(&path, u64::MAX).expect("it is writable").entries, 1);
+        results
+    }
 
-        let (Some(next), _) = open().expect("there is a thread") else { panic!("it is enabled") };
+    #[test]
+    fn a_snapshot_that_was_not_read_to_its_end_stays_when_the_server_leaves() {
+        let path = std::env::temp_dir().join(format!("volley-unread-{}", std::process::id()));
+        results_with(b"before").save(&path, u64::MAX).expect("it is writable");
+        let saved = fs::read(&path).expect("it is there");
+
+        let next = results_with(b"now");
+        let (restoring, _restored) = mpsc::channel();
         let (leaving, leaves) = mpsc::channel();
-        assert!(restore(&next, &path, &leaves), "nobody leaves");
-        assert_eq!(next.reading().entries, 1);
         drop(leaving);
-        assert!(!restore(&next, &path, &leaves), "there may have been more");
+        restore_and_save(&next, &path, &SnapshotConfig::default(), restoring, &leaves);
+        assert!(next.reading().entries > 1, "it had begun");
+        assert_eq!(fs::read(&path).expect("it is there"), saved);
+
+        // Without one to read there is nothing to keep.
+        fs::remove_file(&path).expect("it is there");
+        let (restoring, _restored) = mpsc::channel();
+        restore_and_save(&next, &path, &SnapshotConfig::default(), restoring, &leaves);
+        assert!(fs::read(&path).expect("it is written").len() > saved.len());
         fs::remove_file(&path).expect("it is there");
     }
 }
