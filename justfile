@@ -18,7 +18,7 @@ serve *args:
 
 # Run every test
 test:
-    cargo test --locked --workspace --features volley-gpu-runtime/cli
+    cargo test --locked --workspace --no-fail-fast --features volley-gpu-runtime/cli
     cargo build --release --locked --package volley-gpu-runtime --example operators
     {{python}} -m unittest discover --start-directory tests/clients
     cd models && ../{{python}} -m unittest discover --start-directory tests

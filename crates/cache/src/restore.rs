@@ -19,8 +19,7 @@ const BATCH_BYTES: u64 = 256 << 10;
 /// Takes the entries of a snapshot into the cache, hottest first: a batch of 256 kB or a little more with each step, so
 /// that the caller decides on which thread and at what pace.
 ///
-/// The order matters: what comes first counts as asked for again, and the coldest quarter of a full cache is the first to
-/// make room, what of it came first before the rest.
+/// The hotter half counts as asked for again, its hotter half twice, so that they outlive what comes new.
 ///
 /// Entries that were computed anew meanwhile stay. Of what was invalidated, before the snapshot or since by whoever the
 /// cache has heard from, nothing is taken.
@@ -145,7 +144,13 @@ impl Iterator for Restore {
             // What cannot be read is too short, which its checksum tells.
             let _ = (&mut self.values).take(length).read_to_end(&mut value);
             match self.admit(&listed, value.into(), &mut room) {
-                Some(true) => self.progress.taken += 1,
+                Some(true) => {
+                    // The tier lets go first of what came first, but for what was asked for since.
+                    let place = self.progress.taken;
+                    let asks = [2, 4].into_iter().filter(|part| place < self.progress.total / part);
+                    asks.for_each(|_| _ = self.coherence.local().get(listed.key));
+                    self.progress.taken += 1;
+                }
                 Some(false) => self.progress.left_out += 1,
                 None => self.progress.damaged += 1,
             }

@@ -78,8 +78,6 @@ pub struct Snapshot {
 
 impl Snapshot {
     pub(crate) fn take(coherence: &Coherence, mut pause: impl FnMut()) -> Self {
-        // Before any entry: what is known to be invalidated by then is not brought back by one.
-        let generations = coherence.generations();
         let mut entries = Vec::new();
         for held in coherence.local().iter() {
             entries.push(held);
@@ -87,6 +85,8 @@ impl Snapshot {
                 pause();
             }
         }
+        // After all entries: whatever was invalidated since one was made is known, and none is younger.
+        let generations = coherence.generations();
         Self { generations, entries }
     }
 
@@ -123,12 +123,10 @@ impl Snapshot {
 fn choose(snapshot: Snapshot, keyer: &Keyer, max_bytes: u64) -> (Index, Vec<Arc<Entry>>) {
     let now = Instant::now();
     let Snapshot { generations, entries } = snapshot;
-    // What was born later may have been invalidated by what the index does not list, and would look too young for it.
-    let is_known = |entry: &Entry| entry.born <= generations.seen();
     let is_served = |entry: &Entry| entry.is_fresh(&entry.domain) && entry.expires.is_none_or(|expires| expires > now);
     let mut found: Vec<(u32, Key, Arc<Entry>)> = entries
         .into_iter()
-        .filter(|(_, entry)| is_known(entry) && is_served(entry))
+        .filter(|(_, entry)| is_served(entry))
         .map(|(key, entry)| (entry.hits.load(Ordering::Relaxed), key, entry))
         .collect();
     found.sort_unstable_by_key(|(hits, key, _)| (Reverse(*hits), key.to_bytes()));

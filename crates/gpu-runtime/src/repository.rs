@@ -176,7 +176,16 @@ impl VersionFolder {
         if variants.is_empty() {
             return Err(nothing());
         }
-        let golden = Some(path.join("golden.safetensors")).filter(|path| path.is_file());
+        let golden = path.join("golden.safetensors");
+        let golden = match golden.symlink_metadata() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Ok(_) if golden.is_file() => Some(golden),
+            // Without a word, nothing would be checked.
+            _ => {
+                let source = io::Error::new(io::ErrorKind::InvalidInput, "expected a file, or a link to one");
+                return Err(RepositoryError::Unreadable { path: golden, source });
+            }
+        };
         Ok(Self { number, path: path.into(), variants, golden })
     }
 }
@@ -287,7 +296,7 @@ pub enum RepositoryError {
 impl fmt::Display for RepositoryError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unreadable { path, .. } => write!(f, "model repository: cannot read the folder {}", path.display()),
+            Self::Unreadable { path, .. } => write!(f, "model repository: cannot read {}", path.display()),
             Self::Empty { path, broken } => {
                 write!(
                     f,
@@ -343,6 +352,19 @@ mod tests {
 
     fn numbers(versions: &[&VersionFolder]) -> Vec<u64> {
         versions.iter().map(|version| version.number).collect()
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_golden_file_that_is_none_is_not_passed_over() {
+        let root = repository(&["net/1/model.onnx"]);
+        let golden = root.path().join("net/1/golden.safetensors");
+        std::os::unix::fs::symlink("nowhere", &golden).expect("a link");
+        let error = VersionFolder::read(&root.path().join("net/1"), "model.onnx").expect_err("it leads nowhere");
+        assert!(error.to_string().contains("golden.safetensors"), "{error}");
+        fs::remove_file(&golden).expect("it is there");
+        let version = VersionFolder::read(&root.path().join("net/1"), "model.onnx").expect("nothing is wrong");
+        assert_eq!(version.golden, None);
     }
 
     #[test]

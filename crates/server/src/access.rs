@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use hyper::HeaderMap;
-use hyper::header::{AUTHORIZATION, HeaderName};
+use hyper::header::{AUTHORIZATION, HeaderName, ORIGIN};
 use subtle::{ConditionallySelectable, ConstantTimeEq};
 use volley_scheduler::TenantId;
 
@@ -102,7 +102,16 @@ impl Access {
             return Ok(None);
         }
         let Some(caller) = self.recognise(headers, peer)? else {
-            return if self.admits_anonymous(need, peer) { Ok(None) } else { Err(unknown()) };
+            let at_home = self.callers.is_empty() && is_loopback(peer.address);
+            return if self.allow_anonymous && need != Need::Scope(Scope::Admin) {
+                Ok(None)
+            } else if at_home && headers.contains_key(ORIGIN) {
+                Err(web_page())
+            } else if at_home {
+                Ok(None)
+            } else {
+                Err(unknown())
+            };
         };
         match need {
             Need::Scope(scope) if !caller.config.scopes.contains(&scope) => {
@@ -151,11 +160,6 @@ impl Access {
         }
         self.callers.get(found as usize)
     }
-
-    fn admits_anonymous(&self, need: Need, peer: &Peer) -> bool {
-        let at_home = self.callers.is_empty() && is_loopback(peer.address);
-        at_home || (self.allow_anonymous && need != Need::Scope(Scope::Admin))
-    }
 }
 
 impl Caller {
@@ -169,6 +173,12 @@ impl Caller {
             rate,
         }
     }
+}
+
+/// A browser on this machine speaks for whatever page is open in it.
+fn web_page() -> ApiError {
+    let message = "header Origin: a web page asks; it needs a key of a caller in security.callers";
+    ApiError::new(Cause::Unauthenticated, message)
 }
 
 fn unknown() -> ApiError {

@@ -196,7 +196,7 @@ impl Server {
     /// When the metrics listener fails, or not everything accepted was answered within the grace period.
     pub async fn run_until(self, stop: impl Future<Output = ()>) -> io::Result<()> {
         let gauges = Arc::clone(&self.gauges);
-        let gate = Arc::clone(&self.edge.gate);
+        let gate = Arc::new(self.edge.gate.apart());
         let metrics = serve_metrics(self.metrics_listener.try_clone()?, Arc::clone(&gate), Arc::clone(&gauges));
         let (edge, updates) = (Arc::clone(&self.edge), Arc::clone(&self.updates));
         let admin = serve_admin(self.admin_listener.try_clone()?, gate, edge, updates);

@@ -151,3 +151,25 @@ fn a_key_of_two_callers_is_refused_because_it_would_be_known_as_one_of_them() {
     let file = folder.write("volley.toml", &caller("one", &digest));
     assert!(config(&["check", "--config", &file], &[]).0, "given twice, it is one caller's still");
 }
+
+#[test]
+fn a_web_page_is_nobody_until_it_shows_a_key() {
+    let server = ServerProcess::start(&[]);
+    let origin = ("Origin", "http://127.0.0.1:8003");
+    let unload = |headers: &[(&str, &str)]| {
+        Connection::to(server.admin).send("POST", "/v2/repository/models/cnn_lstm/unload", headers, b"")
+    };
+    let refused = unload(&[origin]);
+    assert_eq!(refused.status, 401);
+    assert!(refused.error().starts_with("header Origin: a web page asks"), "{}", refused.error());
+    assert_eq!(server.connect().send("GET", "/v2/health/ready", &[origin], b"").status, 200);
+    assert_eq!(unload(&[]).status, 200);
+
+    let key = NewKey::make().expect("random numbers");
+    let folder = Folder::new("auth-page");
+    let caller = format!("[security.callers.page]\nkeys = [\"{}\"]\nscopes = [\"admin\"]\n", key.digest());
+    let server = ServerProcess::start_with(&["--config", &folder.write("volley.toml", &caller)], &[]);
+    let headers = [origin, ("x-api-key", key.secret())];
+    let path = "/v2/repository/models/cnn_lstm/unload";
+    assert_eq!(Connection::to(server.admin).send("POST", path, &headers, b"").status, 200);
+}

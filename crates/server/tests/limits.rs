@@ -85,10 +85,12 @@ fn what_operators_ask_takes_a_place_until_it_is_answered() {
         change.write_raw(b"PUT /admin/config HTTP/1.1\r\nHost: volley\r\nContent-Length: 2\r\n\r\n{");
         change
     };
-    let mut holding = held("its place", change, || server.connect().send("GET", "/v2", &[], b"").status == 503);
+    let look = || Connection::to(server.admin).send("GET", "/admin/health", &[], b"").status;
+    let mut holding = held("its place", change, || look() == 503);
+    assert_eq!(server.connect().send("GET", "/v2", &[], b"").status, 200, "callers have places of their own");
     holding.write_raw(b"}");
     assert_eq!(holding.read().expect("an answer").status, 200);
-    eventually("room", || server.connect().send("GET", "/v2", &[], b"").status == 200);
+    eventually("room", || look() == 200);
 }
 
 #[test]
@@ -172,4 +174,25 @@ fn probes_take_no_place_of_requests_however_long_they_last() {
     assert_eq!(client.call("ServerLive", &[], &Nothing {}).code, 0);
     assert_eq!(client.call("ServerMetadata", &[], &Nothing {}).code, 0);
     assert_eq!(server.connect().send("GET", "/v2", &[], b"").status, 200);
+}
+
+#[test]
+fn operators_get_in_where_callers_take_all_there_is_and_can_undo_any_limit() {
+    let server = ServerProcess::start(&[("VOLLEY_LIMITS__CONNECTIONS", "2"), ("VOLLEY_LIMITS__REQUESTS", "1")]);
+    let mut callers: Vec<_> = (0..2).map(|_| server.connect()).collect();
+    for caller in &mut callers {
+        caller.write_raw(b"POST /v2/models/cnn_lstm/infer HTTP/1.1\r\nHost: volley\r\nContent-Length: 100\r\n\r\n{");
+    }
+    eventually("a third is turned away", || server.connect().read().is_some_and(|reply| reply.status == 503));
+    assert!(server.metrics().contains("batch_processing"));
+    let say = |settings: serde_json::Value| {
+        let headers = [("Content-Type", "application/json"), ("Connection", "close")];
+        Connection::to(server.admin).send("PATCH", "/admin/config", &headers, settings.to_string().as_bytes())
+    };
+    let least = json!({ "http": { "max_body_bytes": 1 }, "limits": { "body_bytes": 1, "headers": 8 } });
+    assert_eq!(say(least).status, 200);
+    let refused = say(json!({ "limits": { "headers": 7 } }));
+    assert_eq!(refused.status, 400);
+    assert!(refused.error().contains("limits.headers: 7; expected at least 8"), "{}", refused.error());
+    assert_eq!(say(json!({ "http": { "max_body_bytes": null }, "limits": null })).status, 200);
 }

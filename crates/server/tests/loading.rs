@@ -4,6 +4,7 @@ mod common;
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 
@@ -341,4 +342,26 @@ fn huge(folder: &Path) {
 
 fn no_model(folder: &Path) {
     fs::write(folder.join("model.onnx"), "a text").expect("it was written before");
+}
+
+#[test]
+fn a_model_that_is_configured_and_gone_keeps_no_other_from_being_loaded() {
+    let repository = bundled("load-gone");
+    let folder = Path::new(repository.path());
+    let (model, gone) = (folder.join("cnn_lstm"), folder.join("gone"));
+    assert!(Command::new("cp").arg("-r").args([&model, &gone]).status().expect("there is cp").success());
+    let server = ServerProcess::start(&[
+        ("VOLLEY_MODEL_REPOSITORY", repository.path()),
+        ("VOLLEY_MODELS__GONE__VARIANTS", "[\"fp32\"]"),
+        ("VOLLEY_MODELS__CNN_LSTM__VARIANTS", "[\"fp32\"]"),
+    ]);
+    let say = |model: &str, what: &str| {
+        Connection::to(server.admin).send("POST", &format!("/v2/repository/models/{model}/{what}"), &[], b"")
+    };
+    assert_eq!(say("gone", "unload").status, 200);
+    fs::remove_dir_all(&gone).expect("it is there");
+    assert_eq!(load(&server).status, 200);
+    assert_eq!(say("gone", "load").status, 404);
+    let settings = json!({ "models": { "cnn_lstm": { "cache": false } } }).to_string();
+    assert_eq!(Connection::to(server.admin).send("PATCH", "/admin/config", &[], settings.as_bytes()).status, 200);
 }

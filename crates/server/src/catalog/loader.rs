@@ -50,26 +50,21 @@ impl Loader {
     /// The names of the repository's models.
     ///
     /// # Errors
-    /// [`LoadFailure`] when the folder cannot be read or holds no model, or the configuration speaks of one that is not
-    /// there.
+    /// [`LoadFailure`] when the folder cannot be read or holds no model.
     pub(crate) fn names(&self) -> Result<Vec<String>, LoadFailure> {
-        self.names_for(&self.configured.load())
+        Repository::names(&self.repository).map_err(|error| LoadFailure::of_repository(&error))
     }
 
-    /// The same, under a configuration that is not in force.
+    /// Makes sure that all models are there of which a configuration speaks.
     ///
     /// # Errors
-    /// As for [`names`](Self::names).
-    pub(crate) fn names_for(&self, configured: &BTreeMap<String, ModelConfig>) -> Result<Vec<String>, LoadFailure> {
-        let names = Repository::names(&self.repository).map_err(|error| LoadFailure::of_repository(&error))?;
-        if let Some(name) = configured.keys().find(|name| !names.contains(name)) {
+    /// [`LoadFailure`] when one is not, or as for [`names`](Self::names).
+    pub(crate) fn find<'a>(&self, mut configured: impl Iterator<Item = &'a String>) -> Result<(), LoadFailure> {
+        let names = self.names()?;
+        configured.find(|name| !names.contains(name)).map_or(Ok(()), |name| {
             let path = self.repository.display();
-            return Err(LoadFailure::new(
-                "configuration",
-                format!("models.{name}: the repository {path} has no such model"),
-            ));
-        }
-        Ok(names)
+            Err(LoadFailure::new("configuration", format!("models.{name}: the repository {path} has no such model")))
+        })
     }
 
     /// Loads, checks and warms up every version of `name` that its policy serves.

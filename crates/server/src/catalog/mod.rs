@@ -85,6 +85,7 @@ impl Catalog {
     /// The first model that could not be loaded, and why.
     pub(crate) fn load(loader: Loader, changes: Changes) -> Result<Self, LoadFailure> {
         let mut served = Served::new();
+        loader.find(loader.configured.load().keys())?;
         for name in loader.names()? {
             let model = loader.load(&name).inspect_err(|failure| model_load_failed(&name, failure.reason))?;
             served.insert(name, model);
@@ -167,8 +168,10 @@ impl Catalog {
 
     /// In its turn.
     fn put_settings(&self, configured: BTreeMap<String, ModelConfig>) -> Result<(), ApiError> {
-        self.loader.names_for(&configured).map_err(|failure| ApiError::invalid("configuration", failure))?;
         let (before, served) = (self.loader.configured.load_full(), self.served.load_full());
+        // One that was there when it was spoken of, and is gone, is no fault of this configuration.
+        let news = configured.iter().filter(|(name, config)| before.get(*name) != Some(config)).map(|(name, _)| name);
+        self.loader.find(news).map_err(|failure| ApiError::invalid("configuration", failure))?;
         let changed = served.keys().filter(|&name| before.get(name) != configured.get(name));
         let load = |name: &String| match self.loader.load_for(name, &configured) {
             Ok(model) => Ok((name.clone(), model)),

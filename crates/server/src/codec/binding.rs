@@ -144,6 +144,9 @@ impl<'a> Binding<'a> {
         if !self.interface.allow_non_finite && !all_finite(&values, slot.spec.dtype) {
             return Err(slot.wrong("data", "holds a NaN or an infinity; expected finite values"));
         }
+        if slot.spec.dtype == DataType::Bool && values.iter().flatten().any(|byte| *byte > 1) {
+            return Err(slot.wrong("data", "holds a byte that is no BOOL; expected 0 or 1"));
+        }
         self.values[slot.index] = Some(values);
         Ok(())
     }

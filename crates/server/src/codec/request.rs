@@ -212,6 +212,17 @@ mod tests {
     }
 
     #[test]
+    fn a_byte_that_is_no_truth_value_is_refused() {
+        let specs = [TensorSpec { name: "x".into(), dtype: DataType::Bool, row_shape: vec![3] }];
+        let interface = Interface { inputs: &specs, outputs: &specs, max_rows: 8, allow_non_finite: false };
+        let json = br#"{"inputs":[{"name":"x","shape":[1,3],"datatype":"BOOL","parameters":{"binary_data_size":3}}]}"#;
+        let bound = |raw: &[u8]| Envelope::read(json, Bytes::copy_from_slice(raw).into())?.bind(interface);
+        assert!(bound(&[1, 0, 1]).is_ok());
+        let error = bound(&[1, 0, 2]).expect_err("it is none");
+        assert!(error.message.starts_with("inputs[0].data: holds a byte that is no BOOL"), "{}", error.message);
+    }
+
+    #[test]
     fn every_datatype_is_read_from_raw_bytes_and_all_but_half_precision_from_json() {
         let cases: [(DataType, &str, &[u8]); 13] = [
             (DataType::Bool, "true", &[1]),
@@ -247,10 +258,10 @@ mod tests {
                 let message = listed.expect_err("it has no form in JSON").message;
                 assert!(message.starts_with("inputs[0].data: ") && message.contains("no form in JSON"), "{message}");
             }
-            // Ones in all places are a NaN, where there are NaNs.
+            // Ones in all places are a NaN, where there are NaNs, and no truth value.
             let ones = read(&sized, &vec![0xff; bytes.len()]);
-            let floats = [DataType::Fp16, DataType::Bf16, DataType::Fp32, DataType::Fp64];
-            assert_eq!(ones.is_err(), floats.contains(&dtype), "{dtype}");
+            let picky = [DataType::Bool, DataType::Fp16, DataType::Bf16, DataType::Fp32, DataType::Fp64];
+            assert_eq!(ones.is_err(), picky.contains(&dtype), "{dtype}");
         }
     }
 

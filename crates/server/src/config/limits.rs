@@ -11,8 +11,10 @@ use super::{Config, duration};
 
 /// Below this, requests of ordinary clients would not fit.
 const FEWEST_HEADER_BYTES: usize = 1024;
+const FEWEST_HEADERS: usize = 8;
 
-/// Limits on connections and requests, the same on every listener. A change is in force for connections made after it.
+/// Limits on connections and requests, the same on every listener; those of operators (`admin` and `metrics`) are counted by
+/// themselves. A change is in force for connections made after it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct LimitsConfig {
@@ -77,6 +79,9 @@ impl LimitsConfig {
         if self.header_bytes.get() < FEWEST_HEADER_BYTES {
             let text = format!("{}; expected at least {FEWEST_HEADER_BYTES}", self.header_bytes);
             complaints.add("limits.header_bytes", text);
+        }
+        if self.headers.get() < FEWEST_HEADERS {
+            complaints.add("limits.headers", format!("{}; expected at least {FEWEST_HEADERS}", self.headers));
         }
         let largest = of.http.max_body_bytes;
         if self.body_bytes < largest {

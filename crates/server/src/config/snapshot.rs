@@ -19,7 +19,7 @@ pub struct SnapshotConfig {
     #[serde(with = "humantime_serde")]
     #[schemars(schema_with = "duration::positive")]
     pub interval: Duration,
-    /// Bytes of the file at most.
+    /// Bytes of the file at most. One that has more is not read.
     pub max_bytes: u64,
 }
 

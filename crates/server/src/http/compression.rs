@@ -33,12 +33,13 @@ impl Coding {
     /// # Errors
     /// [`ApiError`] with status 415 for one that is not known.
     pub(super) fn of_body(headers: &HeaderMap) -> Result<Option<Self>, ApiError> {
-        match headers.get(CONTENT_ENCODING).map(HeaderValue::as_bytes) {
-            None | Some(b"identity") => Ok(None),
-            Some(b"gzip" | b"x-gzip") => Ok(Some(Self::Gzip)),
-            Some(b"deflate") => Ok(Some(Self::Deflate)),
-            Some(other) => {
-                let other = String::from_utf8_lossy(other);
+        let Some(coding) = headers.get(CONTENT_ENCODING) else { return Ok(None) };
+        match coding.as_bytes().to_ascii_lowercase().as_slice() {
+            b"identity" => Ok(None),
+            b"gzip" | b"x-gzip" => Ok(Some(Self::Gzip)),
+            b"deflate" => Ok(Some(Self::Deflate)),
+            _ => {
+                let other = String::from_utf8_lossy(coding.as_bytes());
                 let message =
                     format!("header Content-Encoding: `{other}` is not offered; expected gzip, deflate or identity");
                 Err(ApiError::new(Cause::UnsupportedEncoding, message))
@@ -146,6 +147,14 @@ mod tests {
         assert_eq!(accepted("identity"), None);
         assert_eq!(accepted("gzip;q=0"), None);
         assert_eq!(Coding::accepted(&HeaderMap::new()), None);
+    }
+
+    #[test]
+    fn a_body_s_coding_is_known_in_any_case_of_letters() {
+        let of = |text| Coding::of_body(&[(CONTENT_ENCODING, HeaderValue::from_static(text))].into_iter().collect());
+        assert_eq!(of("GZip").expect("it is offered"), Some(Coding::Gzip));
+        assert_eq!(of("Identity").expect("it is offered"), None);
+        assert!(of("BR").expect_err("it is not").message.contains("`BR` is not offered"));
     }
 
     #[tokio::test]

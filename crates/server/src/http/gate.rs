@@ -3,6 +3,7 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroUsize;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -30,8 +31,11 @@ use crate::updates::InForce;
 
 /// What is said to a connection for which there is no place, where it can be said unencrypted.
 const NO_PLACE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1\r\n\
-    Connection: close\r\nContent-Length: 79\r\n\r\n\
-    {\"error\":\"too many connections; keep fewer open, or raise limits.connections\"}\n";
+    Connection: close\r\nContent-Length: 113\r\n\r\n\
+    {\"error\":\"too many connections; keep fewer open, or raise limits.connections or limits.connections_per_address\"}\n";
+
+/// Room for some of the largest bodies that operators may send.
+const OPERATORS_BODY_BYTES: NonZeroUsize = NonZeroUsize::new(16 << 20).expect("it is not zero");
 
 /// Shared by the listeners.
 #[derive(Debug)]
@@ -40,6 +44,8 @@ pub(crate) struct Gate {
     connections: Arc<Connections>,
     requests: Arc<AtomicUsize>,
     bodies: Arc<Bodies>,
+    /// What all bodies may take together, where less is configured.
+    least_body_bytes: NonZeroUsize,
     tls: Option<Arc<Tls>>,
     rejections: Arc<EdgeMetrics>,
 }
@@ -79,8 +85,23 @@ impl Gate {
             connections: Arc::default(),
             requests: Arc::default(),
             bodies: Arc::default(),
+            least_body_bytes: NonZeroUsize::MIN,
             tls,
             rejections: Arc::new(EdgeMetrics::register()),
+        }
+    }
+
+    /// For operators, whose connections and requests are counted by themselves: they get in where callers take all there
+    /// is, and whatever limits are configured, they can send others.
+    pub(crate) fn apart(&self) -> Self {
+        Self {
+            in_force: Arc::clone(&self.in_force),
+            connections: Arc::default(),
+            requests: Arc::default(),
+            bodies: Arc::default(),
+            least_body_bytes: OPERATORS_BODY_BYTES,
+            tls: self.tls.clone(),
+            rejections: Arc::clone(&self.rejections),
         }
     }
 
@@ -91,6 +112,7 @@ impl Gate {
             connections: Arc::clone(&self.connections),
             requests: Arc::clone(&self.requests),
             bodies: Arc::clone(&self.bodies),
+            least_body_bytes: self.least_body_bytes,
             tls,
             rejections: Arc::clone(&self.rejections),
         }
@@ -178,7 +200,7 @@ impl Gate {
     }
 
     fn hold(&self, in_force: &InForce) -> Held {
-        self.bodies.hold(in_force.config.limits.body_bytes)
+        self.bodies.hold(in_force.config.limits.body_bytes.max(self.least_body_bytes))
     }
 
     fn refused(&self, error: &ApiError, peer: &Peer) {
@@ -313,8 +335,6 @@ impl AsyncWrite for Stream {
 /// A gate with the limits that there are from the start, for tests.
 #[cfg(test)]
 pub(super) fn open_gate() -> Gate {
-    use std::num::NonZeroUsize;
-
     use crate::access::{Access, Tenants};
     use crate::config::Config;
 

@@ -62,7 +62,7 @@ fn restore_and_save(
     restoring: Sender<Infallible>,
     leaves: &Receiver<()>,
 ) {
-    let whole = restore(results, path, leaves);
+    let whole = restore(results, path, config.max_bytes, leaves);
     drop(restoring);
     // If not, the file is worth more than what was taken from it.
     if whole {
@@ -71,7 +71,12 @@ fn restore_and_save(
 }
 
 /// Whether it came to the end before the server leaves.
-fn restore(results: &Results, path: &Path, leaves: &Receiver<()>) -> bool {
+fn restore(results: &Results, path: &Path, max_bytes: u64, leaves: &Receiver<()>) -> bool {
+    // Before any of it is read.
+    if let Some(bytes) = fs::metadata(path).ok().map(|file| file.len()).filter(|bytes| *bytes > max_bytes) {
+        tracing::warn!(path = %path.display(), bytes, max_bytes, "the snapshot is larger than cache.snapshot.max_bytes, and left out");
+        return true;
+    }
     let restore = match results.restore(path) {
         Ok(restore) => restore,
         // The first start.
