@@ -230,7 +230,7 @@ fn the_hottest_of_a_snapshot_outlive_a_burst_of_what_is_new() {
 }
 
 #[test]
-fn what_was_made_after_an_invalidation_that_a_snapshot_does_not_know_of_is_not_in_it() {
+fn a_snapshot_knows_of_all_that_was_invalidated_while_it_was_taken() {
     let file = Scratch::new();
     let cache = cache(64 << 20);
     let domain = domain(&cache);
