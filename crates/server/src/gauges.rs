@@ -65,14 +65,14 @@ impl Gauges {
         self.exporter.render()
     }
 
-    /// What must be done now and then, scraped or not: histograms are folded, the host is sampled, and it is said if Redis is
-    /// lost.
+    /// What must be done now and then, scraped or not: the host is sampled, models that are gone are forgotten, and it is said
+    /// if Redis is lost.
     pub(crate) fn upkeep(&self) {
         self.sample_host();
         if let Some(results) = &self.pipeline.results {
             self.reach.look(results);
         }
-        self.exporter.upkeep();
+        self.exporter.forget_gone(Instant::now());
     }
 
     fn sample_gpu(&self) {

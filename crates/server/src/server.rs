@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use volley_gpu_runtime::{Library, ModelOptions, ProviderPreference};
 use volley_scheduler::Scheduler;
 use volley_telemetry::logs::Filter;
-use volley_telemetry::{EdgeMetrics, Exporter, UPKEEP_INTERVAL};
+use volley_telemetry::{EdgeMetrics, Exporter};
 
 use crate::access::Tenants;
 use crate::catalog::{Catalog, Changes, Loader, repository_path};
@@ -34,6 +34,8 @@ use crate::warming::Warming;
 
 /// Longest time to write the last results in, to Redis and to the snapshot, after everything was answered.
 const LAST_WRITES: Duration = Duration::from_secs(1);
+/// How often what must be done now and then is looked at.
+const UPKEEP: Duration = Duration::from_secs(1);
 
 /// A running server. It serves until [`Server::shut_down`].
 #[derive(Debug)]
@@ -202,7 +204,7 @@ impl Server {
         let admin = serve_admin(self.admin_listener.try_clone()?, gate, edge, updates);
         let reread = self.reread();
         let upkeep = async {
-            let mut interval = tokio::time::interval(UPKEEP_INTERVAL);
+            let mut interval = tokio::time::interval(UPKEEP);
             loop {
                 interval.tick().await;
                 gauges.upkeep();

@@ -59,7 +59,6 @@ fn each_heavy_dependency_has_one_home() {
         ("tonic", &["volley-server", "volley-examples"]),
         ("hyper", &["volley-server", "volley-validate", "volley-examples"]),
         ("tokio-rustls", &["volley-server"]),
-        ("metrics-exporter-prometheus", &["volley-telemetry"]),
     ];
     for (dependency, allowed) in homes {
         for (package, named) in &manifests {

@@ -2,7 +2,9 @@
 
 use crate::model::ModelLabels;
 use crate::names;
-use crate::recorder::GONE;
+
+/// The value of a gauge whose subject is gone: the exposition leaves it out, where 0 would say that something is wrong.
+const GONE: f64 = f64::NAN;
 
 /// A variant is ready, run by the execution `provider` that was verified to be in use.
 pub fn model_loaded(labels: ModelLabels<'_>, provider: &str) {
@@ -14,7 +16,7 @@ pub fn model_loaded(labels: ModelLabels<'_>, provider: &str) {
 /// A variant that was announced by [`model_loaded`] is gone.
 pub fn model_unloaded(labels: ModelLabels<'_>, provider: &str) {
     let ModelLabels { model, version, variant } = labels;
-    names::MODEL_INFO.gauge(&[model, version, variant, provider]).set(0.0);
+    names::MODEL_INFO.gauge(&[model, version, variant, provider]).set(GONE);
     for of_loaded in [names::MODEL_HEALTHY, names::ROW_LIMIT] {
         of_loaded.gauge(&[model, version, variant]).set(GONE);
     }

@@ -8,10 +8,10 @@ pub mod names;
 mod cache_tier;
 mod device;
 mod edge;
+mod exposition;
 mod inventory;
 mod lane;
 mod model;
-#[cfg(feature = "prometheus")]
 mod recorder;
 mod recovery;
 mod request_id;
@@ -20,11 +20,10 @@ mod shared_cache;
 pub use cache_tier::{CacheReading, CacheTierMetrics};
 pub use device::{DeviceMetrics, GpuMetrics, GpuReading};
 pub use edge::{EdgeMetrics, Rejection};
+pub use exposition::{Exporter, InstallError};
 pub use inventory::{model_load_failed, model_loaded, model_unloaded};
 pub use lane::Lane;
 pub use model::{Failure, ModelLabels, ModelMetrics};
-#[cfg(feature = "prometheus")]
-pub use recorder::{Exporter, InstallError, UPKEEP_INTERVAL};
 pub use recovery::{Fault, MemberMetrics, RecoveryMetrics};
 pub use request_id::RequestId;
 pub use shared_cache::{SharedCacheMetrics, SharedCacheReading};

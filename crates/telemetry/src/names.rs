@@ -166,7 +166,7 @@ pub const MODEL_INFO: Metric = Metric {
     name: "batch_processing_model_info",
     kind: Kind::Gauge,
     unit: Unit::Count,
-    help: "1 while a variant is loaded, with the execution provider that really runs it; 0 after it was unloaded.",
+    help: "1 while a variant is loaded, with the execution provider that really runs it; absent while it is not.",
     labels: &["model", "version", "variant", "provider"],
 };
 
@@ -566,10 +566,46 @@ pub fn describe_all() {
     });
 }
 
+/// All metrics as a page, in Markdown.
+#[must_use]
+pub fn reference() -> String {
+    let mut page = String::from(
+        "# Metrics\n\n`cargo run -p volley-telemetry --example metrics_reference > docs/metrics.md` writes this page.\n\n\
+         `GET /metrics` on port 8002 answers with these, as Prometheus scrapes them. Edges of histograms lie on every figure \
+         of the service-level agreement. Series of a model's variant are there from its load until ten minutes after it was \
+         unloaded, gauges until then; what this machine cannot tell (of a GPU, say) is left out rather than zero.\n\n\
+         The error rate is `rate(batch_processing_errors_total[5m]) / rate(batch_processing_requests_total[5m])`: both have \
+         the same series.\n\n\
+         | metric | kind | labels | |\n|---|---|---|---|\n",
+    );
+    for Metric { name, kind, help, labels, .. } in ALL {
+        let kind = match kind {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Histogram(_) => "histogram",
+        };
+        let labels: Vec<String> = labels.iter().map(|label| format!("`{label}`")).collect();
+        page += &format!("| `{name}` | {kind} | {} | {help} |\n", labels.join(", "));
+    }
+    page
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::collections::HashSet;
+    use std::fs;
+    use std::path::Path;
+
+    #[test]
+    fn the_page_in_docs_is_what_is_declared() {
+        let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/metrics.md");
+        let kept = fs::read_to_string(page).expect("docs/metrics.md");
+        assert!(
+            kept == reference(),
+            "write docs/metrics.md anew: `cargo run -p volley-telemetry --example metrics_reference`"
+        );
+    }
 
     #[test]
     fn every_name_is_declared_once_under_the_prefix() {

@@ -1,75 +1,173 @@
-//! The Prometheus exposition of what is recorded.
+//! What is recorded: one cell a series, which all its handles share.
+//!
+//! The well-known exporter of the `metrics` facade forgets a series only where it was quiet for some time, held or not, and
+//! keeps each observation of a histogram by itself until somebody folds it. Here a series of a variant goes once nobody
+//! holds a handle on it, so that a server that is given a new version every hour does not show a year of them; and an
+//! observation is counted in its bucket at once.
 
-use crate::names::{self, Kind};
-use metrics::Recorder;
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
-use std::time::Duration;
+use crate::names::{self, Kind, Metric};
+use metrics::{Counter, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-/// How often to call [`Exporter::upkeep`] while nobody scrapes. At a hundred thousand requests a second the samples
-/// that wait for it then take a few megabytes.
-pub const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
+/// How long counters of a variant are kept that nobody counts on any more: any scrape comes by in that time.
+pub(crate) const KEPT: Duration = Duration::from_mins(10);
 
-/// The value of a gauge whose subject is gone: the exposition leaves it out, where 0 would say that something is wrong.
-pub(crate) const GONE: f64 = f64::NAN;
-
-/// Renders what was recorded, as the text that Prometheus scrapes. Clones share the same record.
+/// All series. Clones share them.
 #[derive(Debug, Clone)]
-pub struct Exporter(PrometheusHandle);
+pub(crate) struct Record(Arc<Mutex<Vec<Family>>>);
 
-/// Another recorder was installed in this process before.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "a metrics recorder is already installed in this process; install one, once, before the first metric is registered"
-)]
-pub struct InstallError(#[source] metrics::SetRecorderError<PrometheusRecorder>);
+/// The series of one metric, by the values of its labels, in the order in which the metric declares them.
+#[derive(Debug)]
+pub(crate) struct Family {
+    pub metric: &'static Metric,
+    pub series: BTreeMap<Vec<String>, Series>,
+}
 
-impl Exporter {
-    /// Records for the whole process from now on. Handles that were registered before stay without effect.
-    ///
-    /// # Errors
-    ///
-    /// If the process has a recorder already.
-    pub fn install() -> Result<Self, InstallError> {
-        let (recorder, exporter) = configured();
-        metrics::set_global_recorder(recorder).map_err(InstallError)?;
-        names::describe_all();
-        Ok(exporter)
+#[derive(Debug)]
+pub(crate) struct Series {
+    pub cell: Cell,
+    /// Since when nobody was found to hold a handle on it.
+    unheld: Option<Instant>,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) enum Cell {
+    /// A counter's value, or the bits of a gauge's.
+    Number(Arc<AtomicU64>),
+    Distribution(Arc<Distribution>),
+}
+
+/// How many observations fell into which bucket.
+#[derive(Debug)]
+pub(crate) struct Distribution {
+    pub edges: &'static [f64],
+    /// One for each edge, and one for what lies beyond the last.
+    pub counts: Box<[AtomicU64]>,
+    /// The bits of the sum of all observations.
+    sum: AtomicU64,
+}
+
+impl Record {
+    pub(crate) fn new() -> Self {
+        let families = names::ALL.iter().map(|metric| Family { metric, series: BTreeMap::new() });
+        Self(Arc::new(Mutex::new(families.collect())))
     }
 
-    /// A recorder that is not the process's, and its exporter: for tests, and for a program that keeps a record apart.
-    /// Use it through [`metrics::with_local_recorder`].
-    #[must_use]
-    pub fn apart() -> (impl Recorder + 'static, Self) {
-        let (recorder, exporter) = configured();
-        metrics::with_local_recorder(&recorder, names::describe_all);
-        (recorder, exporter)
+    /// Has `look` see all series, in the order of their declarations. Nobody registers meanwhile; recording goes on.
+    pub(crate) fn with<T>(&self, look: impl FnOnce(&[Family]) -> T) -> T {
+        look(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The exposition, in Prometheus' text format 0.0.4.
-    #[must_use]
-    pub fn render(&self) -> String {
-        let text = self.0.render();
-        if !text.contains(" NaN\n") {
-            return text;
+    /// Forgets series whose subjects are gone: see [`Series::is_over`].
+    pub(crate) fn forget(&self, now: Instant) {
+        let mut families = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for Family { metric, series } in families.iter_mut() {
+            series.retain(|_, series| !series.is_over(metric, now));
         }
-        text.split_inclusive('\n').filter(|line| !line.ends_with(" NaN\n")).collect()
     }
 
-    /// Sorts the samples of histograms into their buckets. Until then, or until the next [`render`](Self::render), each
-    /// sample is kept by itself: without either, memory grows with every request.
-    pub fn upkeep(&self) {
-        self.0.run_upkeep();
+    /// The cell of the series that `key` names; none if no metric of that name and kind is declared, with these labels.
+    fn cell(&self, key: &Key, kind: fn(Kind) -> bool) -> Option<Cell> {
+        let mut families = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Family { metric, series } = families.iter_mut().find(|family| family.metric.name == key.name())?;
+        let value = |label: &&str| key.labels().find(|of| of.key() == *label).map(|of| of.value().to_owned());
+        let values: Vec<String> = metric.labels.iter().map(value).collect::<Option<_>>()?;
+        if !kind(metric.kind) || key.labels().len() != values.len() {
+            return None;
+        }
+        let series = series.entry(values).or_insert_with(|| Series { cell: Cell::new(metric.kind), unheld: None });
+        Some(series.cell.clone())
     }
 }
 
-fn configured() -> (PrometheusRecorder, Exporter) {
-    let builder = names::ALL.iter().fold(PrometheusBuilder::new(), |builder, metric| match metric.kind {
-        Kind::Histogram(edges) => builder
-            .set_buckets_for_metric(Matcher::Full(metric.name.to_owned()), edges)
-            .expect("every histogram declares edges"),
-        Kind::Counter | Kind::Gauge => builder,
-    });
-    let recorder = builder.build_recorder();
-    let exporter = Exporter(recorder.handle());
-    (recorder, exporter)
+impl Series {
+    /// Whether nobody holds a handle on it and it is a gauge that says so itself, or it counted for a variant, [`KEPT`] ago.
+    ///
+    /// What is not a variant's stays: there is no more of it than is declared, and it may be recorded without a handle
+    /// that lasts.
+    fn is_over(&mut self, metric: &Metric, now: Instant) -> bool {
+        if self.cell.is_held() {
+            self.unheld = None;
+            return false;
+        }
+        let unheld = *self.unheld.get_or_insert(now);
+        match &self.cell {
+            Cell::Number(value) if metric.kind == Kind::Gauge => gauge(value).is_nan(),
+            _ => metric.labels.contains(&"version") && now.saturating_duration_since(unheld) >= KEPT,
+        }
+    }
+}
+
+impl Cell {
+    fn new(kind: Kind) -> Self {
+        match kind {
+            Kind::Counter | Kind::Gauge => Self::Number(Arc::default()),
+            Kind::Histogram(edges) => {
+                let counts = (0..=edges.len()).map(|_| AtomicU64::new(0)).collect();
+                Self::Distribution(Arc::new(Distribution { edges, counts, sum: AtomicU64::default() }))
+            }
+        }
+    }
+
+    /// Whether anybody but the record has it.
+    fn is_held(&self) -> bool {
+        let holders = match self {
+            Self::Number(value) => Arc::strong_count(value),
+            Self::Distribution(distribution) => Arc::strong_count(distribution),
+        };
+        holders > 1
+    }
+}
+
+/// What a gauge's cell holds.
+pub(crate) fn gauge(value: &AtomicU64) -> f64 {
+    f64::from_bits(value.load(Ordering::Relaxed))
+}
+
+impl Distribution {
+    pub(crate) fn sum(&self) -> f64 {
+        f64::from_bits(self.sum.load(Ordering::Relaxed))
+    }
+}
+
+impl HistogramFn for Distribution {
+    fn record(&self, value: f64) {
+        // An edge belongs to the bucket below it.
+        let bucket = self.edges.partition_point(|edge| *edge < value);
+        self.counts[bucket].fetch_add(1, Ordering::Relaxed);
+        let add = |sum| Some((f64::from_bits(sum) + value).to_bits());
+        let _ = self.sum.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
+    }
+}
+
+/// Registers what is declared in [`names`], and nothing else: a handle on another metric does nothing.
+impl Recorder for Record {
+    // Units and helps are declared, too.
+    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
+        match self.cell(key, |kind| kind == Kind::Counter) {
+            Some(Cell::Number(value)) => Counter::from_arc(value),
+            _ => Counter::noop(),
+        }
+    }
+
+    fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
+        match self.cell(key, |kind| kind == Kind::Gauge) {
+            Some(Cell::Number(value)) => Gauge::from_arc(value),
+            _ => Gauge::noop(),
+        }
+    }
+
+    fn register_histogram(&self, key: &Key, _: &Metadata<'_>) -> Histogram {
+        match self.cell(key, |kind| matches!(kind, Kind::Histogram(_))) {
+            Some(Cell::Distribution(distribution)) => Histogram::from_arc(distribution),
+            _ => Histogram::noop(),
+        }
+    }
 }

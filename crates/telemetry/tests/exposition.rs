@@ -118,7 +118,6 @@ fn everything() -> Exposition {
         }
         model.request_dequeued(Lane::High, Duration::from_micros(150));
         model.batch_executed(12, Duration::from_millis(2));
-        exporter.upkeep();
         model.batch_executed(13, Duration::from_millis(2));
 
         let recovery = RecoveryMetrics::register(MODEL);
@@ -330,8 +329,62 @@ fn an_unloaded_model_is_shown_as_gone() {
         model_unloaded(MODEL, "cpu");
     });
     let read = Exposition::parse(&exporter.render());
-    assert_eq!(read.value(names::MODEL_INFO.name, None), 0.0);
+    assert_eq!(read.of(names::MODEL_INFO.name), [] as [&Sample; 0]);
     assert_eq!(read.value(names::MODELS_LOADED.name, None), 0.0);
+}
+
+#[test]
+fn series_of_a_variant_go_ten_minutes_after_its_last_handle() {
+    let (recorder, exporter) = Exporter::apart();
+    let at = |minutes| Instant::now() + Duration::from_mins(minutes);
+    metrics::with_local_recorder(&recorder, || {
+        model_loaded(MODEL, "cpu");
+        model_load_failed("another", "golden");
+        let (model, recovery) = (ModelMetrics::register(MODEL), RecoveryMetrics::register(MODEL));
+        let member = MemberMetrics::register(MODEL);
+        recovery.set_row_limit(8);
+        model.request_completed(Lane::Normal, Duration::from_millis(1));
+
+        exporter.forget_gone(at(60));
+        let loaded = Exposition::parse(&exporter.render());
+        assert_eq!(loaded.value(names::REQUESTS.name, Some(("lane", "normal"))), 1.0, "it is held");
+        assert_eq!(loaded.value(names::MODEL_INFO.name, None), 1.0, "it is not gone");
+
+        model_unloaded(MODEL, "cpu");
+        drop((model, recovery, member));
+        exporter.forget_gone(at(61));
+        exporter.forget_gone(at(70));
+        let unloaded = Exposition::parse(&exporter.render());
+        assert_eq!(unloaded.value(names::REQUESTS.name, Some(("lane", "normal"))), 1.0, "nine minutes ago");
+
+        // The same again, in time: its counters go on.
+        let model = ModelMetrics::register(MODEL);
+        exporter.forget_gone(at(72));
+        model.request_completed(Lane::Normal, Duration::from_millis(1));
+        let again = Exposition::parse(&exporter.render());
+        assert_eq!(again.value(names::REQUESTS.name, Some(("lane", "normal"))), 2.0);
+        drop(model);
+        exporter.forget_gone(at(80));
+        exporter.forget_gone(at(91));
+    });
+    let read = Exposition::parse(&exporter.render());
+    let left: BTreeSet<&str> = read.samples.iter().map(|sample| sample.name.as_str()).collect();
+    assert_eq!(
+        left,
+        BTreeSet::from([names::MODELS_LOADED.name, names::LOAD_FAILURES.name]),
+        "what is no variant's stays"
+    );
+}
+
+#[test]
+fn what_is_not_declared_is_not_recorded() {
+    let (recorder, exporter) = Exporter::apart();
+    metrics::with_local_recorder(&recorder, || {
+        metrics::counter!("a_stranger_total").increment(1);
+        metrics::gauge!(names::LATENCY.name).set(1.0);
+        metrics::counter!(names::REJECTIONS.name, "reason" => "malformed", "caller" => "7").increment(1);
+    });
+    assert_eq!(exporter.render(), "");
 }
 
 #[test]
