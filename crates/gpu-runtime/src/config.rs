@@ -262,7 +262,12 @@ impl ModelConfig {
 }
 
 fn read_if_there(path: &Path) -> Result<Option<String>, ConfigError> {
-    match fs::read_to_string(path) {
+    let read = || match fs::metadata(path)?.is_file() {
+        true => fs::read_to_string(path),
+        // A pipe would be waited for.
+        false => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no file")),
+    };
+    match read() {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(ConfigError { path: path.into(), reason: ConfigReason::Unreadable(error) }),
@@ -303,6 +308,8 @@ impl std::error::Error for ConfigError {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
     use super::*;
     use crate::scratch::Scratch;
 
@@ -391,5 +398,16 @@ mod tests {
         }
         let error = read(&[("config.pbtxt", "name: \"net\"\nmax_batch_size: -1")]).expect_err("negative");
         assert!(error.starts_with("net/config.pbtxt:2:1: max_batch_size is `-1`"), "{error}");
+    }
+
+    #[test]
+    fn a_pipe_is_not_waited_for() {
+        for name in ["config.toml", "config.pbtxt"] {
+            let scratch = Scratch::new();
+            let pipe = scratch.path().join(name);
+            assert!(Command::new("mkfifo").arg(&pipe).status().expect("there is mkfifo").success());
+            let error = ModelConfig::read(scratch.path()).expect_err("a pipe");
+            assert!(error.to_string().contains(name), "{error}");
+        }
     }
 }

@@ -48,7 +48,7 @@ pub(crate) struct Caller {
     pub tenant: TenantId,
     config: CallerConfig,
     digests: Vec<[u8; 32]>,
-    rate: Option<Rate>,
+    rate: Option<Arc<Rate>>,
 }
 
 /// Who may do what, as configured.
@@ -77,12 +77,11 @@ impl Tenants {
 }
 
 impl Access {
-    /// As `config` says. A caller of whom it says the same as `before` keeps what it has used of its rate.
+    /// As `config` says. A caller whose rate is the same as `before` keeps what it has used of it.
     pub(crate) fn of(config: &SecurityConfig, tenants: &Tenants, before: Option<&Self>, now: Instant) -> Self {
         let callers = config.callers.iter().map(|(name, config)| {
-            let same = before.into_iter().flat_map(|before| &before.callers);
-            let same = same.into_iter().find(|caller| caller.name == *name && caller.config == *config);
-            same.map_or_else(|| Arc::new(Caller::of(name, config, tenants, now)), Arc::clone)
+            let before = before.and_then(|before| before.callers.iter().find(|caller| caller.name == *name));
+            Arc::new(Caller::of(name, config, tenants, before.map(Arc::as_ref), now))
         });
         Self { callers: callers.collect(), allow_anonymous: config.allow_anonymous }
     }
@@ -163,8 +162,12 @@ impl Access {
 }
 
 impl Caller {
-    fn of(name: &str, config: &CallerConfig, tenants: &Tenants, now: Instant) -> Self {
-        let rate = config.requests_per_second.map(|rate| Rate::new(now, rate, config.burst.unwrap_or(rate)));
+    fn of(name: &str, config: &CallerConfig, tenants: &Tenants, before: Option<&Self>, now: Instant) -> Self {
+        let limit = |config: &CallerConfig| (config.requests_per_second, config.burst);
+        let rate = match before {
+            Some(before) if limit(&before.config) == limit(config) => before.rate.clone(),
+            _ => config.requests_per_second.map(|rate| Arc::new(Rate::new(now, rate, config.burst.unwrap_or(rate)))),
+        };
         Self {
             name: name.to_owned(),
             tenant: tenants.get(name, config.max_queued.unwrap_or(NonZeroU32::MAX)),
@@ -185,4 +188,32 @@ fn unknown() -> ApiError {
     let message = "who asks? send a key as `Authorization: Bearer KEY` or `x-api-key: KEY`, or show a certificate that \
                    security.callers knows";
     ApiError::new(Cause::Unauthenticated, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use volley_scheduler::Scheduler;
+
+    use super::*;
+
+    #[test]
+    fn what_a_caller_has_used_of_its_rate_outlives_changes_of_everything_else() {
+        let (scheduler, _workers) = Scheduler::new(volley_scheduler::Config::default(), std::num::NonZeroUsize::MIN);
+        let (tenants, start) = (Tenants::of(scheduler), Instant::now());
+        let (one, peer) = (NonZeroU32::MIN, Peer { address: [127, 0, 0, 1].into(), names: Arc::from(["desk".into()]) });
+        let caller =
+            CallerConfig { certificate: Some("desk".into()), requests_per_second: Some(one), ..Default::default() };
+        let of = |caller: &CallerConfig, before| {
+            let callers = [("desk".to_owned(), caller.clone())].into();
+            Access::of(&SecurityConfig { callers, ..Default::default() }, &tenants, before, start)
+        };
+        let asks = |access: &Access| access.admit(Need::Any, &HeaderMap::new(), &peer, start).map(|_| ());
+        let first = of(&caller, None);
+        assert!(asks(&first).is_ok() && asks(&first).is_err());
+        let rescoped = CallerConfig { scopes: vec![Scope::Observe], ..caller.clone() };
+        let second = of(&rescoped, Some(&first));
+        assert!(asks(&second).is_err(), "it was used before");
+        let faster = CallerConfig { requests_per_second: NonZeroU32::new(2), ..rescoped };
+        assert!(asks(&of(&faster, Some(&second))).is_ok(), "another rate is another matter");
+    }
 }

@@ -50,7 +50,7 @@ pub(crate) enum Command {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum KeyCommand {
-    /// Print a new key, once, and what to write into the configuration for it.
+    /// Show a new key, once, and print the lines that let it in: `volley-server key new NAME >> volley.toml`.
     New {
         /// The caller's name: letters, digits, `-` and `_`.
         #[arg(value_parser = caller_name)]

@@ -26,7 +26,7 @@ fn run(cli: &Cli) -> Result<(), String> {
     let settings = || cli.options.settings().map_err(|error| error.to_string());
     match &cli.command {
         None => serve(settings()?),
-        Some(Command::Key(KeyCommand::New { name })) => print(&new_key(name)?),
+        Some(Command::Key(KeyCommand::New { name })) => new_key(name),
         Some(Command::Config(ConfigCommand::Check)) => {
             settings().and_then(|settings| print(&format!("right, for the profile {}\n", settings.profile().name())))
         }
@@ -36,13 +36,13 @@ fn run(cli: &Cli) -> Result<(), String> {
     }
 }
 
-/// A key, and what to write into the configuration for it.
-fn new_key(name: &str) -> Result<String, String> {
+/// Tells whoever asks a key, and prints what to write into the configuration for it, where the key itself has no place.
+fn new_key(name: &str) -> Result<(), String> {
     let key = NewKey::make().map_err(|error| format!("no random numbers: {error}"))?;
-    Ok(format!(
-        "# Shown this once. Callers send it as `Authorization: Bearer KEY` or `x-api-key: KEY`:\n# {}\n\n\
-         [security.callers.{name}]\nkeys = [\"{}\"]\nscopes = [\"infer\"]   # \"observe\" and \"admin\" as well, if it may\n",
-        key.secret(),
+    let how = "Shown this once. Callers send it as `Authorization: Bearer KEY` or `x-api-key: KEY`:";
+    writeln!(io::stderr(), "{how}\n{}\n", key.secret()).map_err(|error| error.to_string())?;
+    print(&format!(
+        "[security.callers.{name}]\nkeys = [\"{}\"]\nscopes = [\"infer\"]   # \"observe\" and \"admin\" as well, if it may\n",
         key.digest()
     ))
 }

@@ -110,7 +110,9 @@ fn nobody_from_outside_is_let_in_unasked_and_the_refusal_says_what_to_do() {
 fn a_new_key_comes_with_the_lines_that_let_it_in() {
     let output =
         Command::new(env!("CARGO_BIN_EXE_volley-server")).args(["key", "new", "desk"]).output().expect("built");
-    let text = String::from_utf8(output.stdout).expect("text");
+    let [text, said] = [output.stdout, output.stderr].map(|text| String::from_utf8(text).expect("text"));
+    let key = said.lines().find(|line| line.starts_with("volley_")).unwrap_or_else(|| panic!("no key in {said}"));
+    assert!(!text.contains(key), "{text}");
     let folder = Folder::new("key");
     let (content, told) = config(&["check", "--config", &folder.write("volley.toml", &text), "--host", "0.0.0.0"], &[]);
     assert!(content, "{told}");

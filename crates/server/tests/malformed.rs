@@ -218,6 +218,10 @@ fn broken_http_gets_a_4xx_or_a_closed_connection_and_the_server_serves_on() {
     assert!(connection.send("POST", INFER, &twice, b"{}").error().contains("given twice"));
     let encoded = connection.send("POST", INFER, &[("Content-Encoding", "br")], b"x");
     assert_eq!(encoded.status, 415, "{}", encoded.error());
+    let transferred = [("Transfer-Encoding", "gzip, chunked")];
+    let reply = server.connect().send("POST", INFER, &transferred, b"");
+    assert_eq!(reply.status, 415);
+    assert!(reply.error().contains("header Transfer-Encoding: `gzip, chunked` is not offered"), "{}", reply.error());
     let not_gzip = connection.send("POST", INFER, &[("Content-Encoding", "gzip")], b"x");
     assert_eq!(not_gzip.status, 400, "{}", not_gzip.error());
 

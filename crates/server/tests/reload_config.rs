@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -51,6 +52,24 @@ fn a_changed_file_is_in_force_by_itself_or_at_a_signal_and_a_bad_one_changes_not
 }
 
 #[test]
+fn a_file_that_becomes_a_pipe_is_refused_and_not_waited_for() {
+    let folder = Folder::new("reload-pipe");
+    let file = folder.write("volley.toml", "[limits]\nheaders = 40\n");
+    let server = ServerProcess::start_with(&["--config", &file], &[]);
+    std::fs::remove_file(&file).expect("it is there");
+    assert!(Command::new("mkfifo").arg(&file).status().expect("there is mkfifo").success());
+    server.signal("HUP");
+    assert_eq!(say(&server, "PATCH", &json!({ "limits": { "requests": 9 } })).status, 200);
+    assert_eq!((setting(&server, "limits.headers"), setting(&server, "limits.requests")), (40.into(), 9.into()));
+    server.terminate();
+    let (_, log) = server.wait();
+    let refused = |entry: &&Value| {
+        entry["reason"].as_str().is_some_and(|text| text.contains("is no file that can be read again"))
+    };
+    assert!(log.iter().any(|entry| refused(&entry)), "{log:?}");
+}
+
+#[test]
 fn an_update_is_all_or_nothing_and_a_refusal_says_why() {
     let server = ServerProcess::start(&[]);
     let reply = say(&server, "PATCH", &json!({ "limits": { "headers": 41, "requests": 0 } }));
@@ -63,6 +82,8 @@ fn an_update_is_all_or_nothing_and_a_refusal_says_why() {
     let reply = say(&server, "PATCH", &json!({ "limits": { "headers": 41 }, "http": { "port": 9 } }));
     assert_eq!(reply.status, 409);
     assert!(reply.error().contains("restart") && reply.error().contains("http.port: 0 -> 9"), "{}", reply.error());
+    let dotted = say(&server, "PATCH", &json!({ "limits.headers": 41 }));
+    assert!(dotted.error().contains("a table in a table: { limits = { headers = ... } }"), "{}", dotted.error());
     let absent = json!({ "limits": { "headers": 41 }, "models": { "cnn_lstm": { "variants": ["fp64"] } } });
     let reply = say(&server, "PATCH", &absent);
     assert_eq!(reply.status, 400);
@@ -84,7 +105,7 @@ fn an_update_is_all_or_nothing_and_a_refusal_says_why() {
     let refusals = log
         .iter()
         .filter(|entry| entry["message"].as_str().is_some_and(|text| text.starts_with("configuration refused")));
-    assert_eq!(refusals.count(), 3);
+    assert_eq!(refusals.count(), 4);
 }
 
 #[test]

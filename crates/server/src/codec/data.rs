@@ -70,7 +70,8 @@ impl fmt::Display for Number {
             Self::Bool(value) => value.fmt(f),
             Self::Unsigned(value) => value.fmt(f),
             Self::Signed(value) => value.fmt(f),
-            Self::Float(value) => value.fmt(f),
+            // With its point or exponent, where that is what is wrong with it.
+            Self::Float(value) => write!(f, "{value:?}"),
         }
     }
 }
@@ -221,6 +222,7 @@ mod tests {
             ("[1, null, 3]", DataType::Fp32, "invalid type: null"),
             ("[1, 1e39, 3]", DataType::Fp32, "at index 1 does not fit FP32"),
             ("[1, 2.5, 3]", DataType::Int64, "value 2.5 at index 1 does not fit INT64"),
+            ("[1, 2.0, 3]", DataType::Int64, "value 2.0 at index 1 does not fit INT64"),
             ("[1, -1, 3]", DataType::Uint8, "value -1 at index 1 does not fit UINT8"),
             ("[true, 2, false]", DataType::Bool, "value 2 at index 1 does not fit BOOL"),
             ("[1, 2, 3]", DataType::Fp16, "FP16 has no form in JSON"),

@@ -5,7 +5,8 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::{Deserialize, Serialize, Serializer};
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 use volley_gpu_runtime::{DataType, Outputs, TensorSpec};
 
@@ -42,6 +43,9 @@ struct Json<'a> {
 
 /// Tensors, or rows of them, by input.
 type Named<'a> = BTreeMap<Cow<'a, str>, &'a RawValue>;
+
+/// The entries of a JSON object, in their order, those that are there twice as well.
+struct Entries<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'a> Prediction<'a> {
     /// Reads a body.
@@ -149,10 +153,40 @@ fn named<'a>(at: &str, raw: &'a RawValue, interface: Interface<'_>) -> Result<Na
         let names: Vec<_> = interface.inputs.iter().map(|spec| format!("`{}`", spec.name)).collect();
         format!("expected an object of {}", names.join(", "))
     };
-    let named: Named<'a> = serde_json::from_str(raw.get()).map_err(|_| ApiError::invalid(at, expected()))?;
+    let Entries(entries) = serde_json::from_str(raw.get()).map_err(|_| ApiError::invalid(at, expected()))?;
+    let mut named = Named::new();
+    for (name, value) in entries {
+        if named.insert(name.clone(), value).is_some() {
+            return Err(ApiError::invalid(format_args!("{at}.{name}"), "given twice; expected once"));
+        }
+    }
     match named.keys().find(|name| !interface.inputs.iter().any(|spec| spec.name == **name)) {
         Some(other) => Err(ApiError::invalid(format_args!("{at}.{other}"), format_args!("no input; {}", expected()))),
         None => Ok(named),
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Entries<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct EntriesVisitor;
+
+        impl<'de> Visitor<'de> for EntriesVisitor {
+            type Value = Vec<(Cow<'de, str>, &'de RawValue)>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut entries = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    entries.push(entry);
+                }
+                Ok(entries)
+            }
+        }
+
+        deserializer.deserialize_map(EntriesVisitor).map(Self)
     }
 }
 
@@ -321,6 +355,19 @@ mod tests {
             let error = bind(&body, &two).expect_err(&body.to_string());
             assert!(error.message.starts_with(expected), "{body}: {}", error.message);
             assert_eq!(error.status(), 400);
+        }
+    }
+
+    #[test]
+    fn an_input_that_is_given_twice_is_none() {
+        let two = [spec("x", DataType::Fp32, &[1]), spec("n", DataType::Int8, &[])];
+        let interface = Interface { inputs: &two, outputs: &[], max_rows: 4, allow_non_finite: false };
+        for (body, expected) in [
+            (r#"{"instances":[{"x":[1],"n":2,"x":[3]}]}"#, "instances[0].x: given twice"),
+            (r#"{"inputs":{"x":[[1]],"n":[2],"n":[3]}}"#, "inputs.n: given twice"),
+        ] {
+            let error = Prediction::read(body.as_bytes()).expect("well-formed").bind(interface).expect_err(body);
+            assert!(error.message.starts_with(expected), "{}", error.message);
         }
     }
 

@@ -177,6 +177,14 @@ impl Missing {
         let text = match (near, &self.known[..]) {
             (Some((_, known)), _) => format!("there is no such setting; did you mean `{known}`?"),
             (None, []) => "there is no such setting; what is above it has no parts".to_owned(),
+            (None, _) if self.name.contains('.') => {
+                let nested = self
+                    .name
+                    .split('.')
+                    .rev()
+                    .fold(String::from("..."), |inner, name| format!("{{ {name} = {inner} }}"));
+                format!("there is no such setting; one inside of another is a table in a table: {nested}")
+            }
             (None, known) => {
                 let known: Vec<&str> = known.iter().map(|name| name.as_str()).collect();
                 format!("there is no such setting; expected one of: {}", known.join(", "))

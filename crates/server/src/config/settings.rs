@@ -85,7 +85,15 @@ impl Settings {
     /// [`ConfigError`], as for [`read`](Self::read).
     pub fn reread(&self) -> Result<Self, ConfigError> {
         let mut layers = self.layers.clone();
-        let file = read_file(layers.named.as_deref()).and_then(|file| match (file, &self.layers.file) {
+        let read = || {
+            if std::fs::metadata(self.file()).is_ok_and(|found| !found.is_file()) {
+                let (origin, path) = (Origin::Option("--config"), self.file().display().to_string());
+                let text = "is no file that can be read again; what it said stays in force".into();
+                return Err(Problem { origin, path, text });
+            }
+            read_file(layers.named.as_deref())
+        };
+        let file = read().and_then(|file| match (file, &self.layers.file) {
             // It may be about to be written anew. What it said is not taken back by its absence.
             (None, Some(before)) => Err(Problem {
                 origin: Origin::Option("--config"),

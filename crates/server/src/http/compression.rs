@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 
-use axum::http::header::{ACCEPT_ENCODING, CONTENT_ENCODING};
+use axum::http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, TRANSFER_ENCODING};
 use axum::http::{HeaderMap, HeaderValue};
 use bytes::{Buf, Bytes};
 use flate2::Compression;
@@ -31,8 +31,17 @@ impl Coding {
     /// That of a request's body, if it is compressed.
     ///
     /// # Errors
-    /// [`ApiError`] with status 415 for one that is not known.
+    /// [`ApiError`] with status 415 for one that is not known, and for a body that its way was to uncompress.
     pub(super) fn of_body(headers: &HeaderMap) -> Result<Option<Self>, ApiError> {
+        if let Some(coding) =
+            headers.get(TRANSFER_ENCODING).filter(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
+        {
+            let coding = String::from_utf8_lossy(coding.as_bytes());
+            let message = format!(
+                "header Transfer-Encoding: `{coding}` is not offered; expected chunked, and how the body is compressed in Content-Encoding"
+            );
+            return Err(ApiError::new(Cause::UnsupportedEncoding, message));
+        }
         let Some(coding) = headers.get(CONTENT_ENCODING) else { return Ok(None) };
         match coding.as_bytes().to_ascii_lowercase().as_slice() {
             b"identity" => Ok(None),
