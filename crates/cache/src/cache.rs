@@ -154,6 +154,13 @@ impl<E: Clone> Cache<E> {
         self.inner.local.has_room_for(weight(value_bytes))
     }
 
+    /// Whether a value of so many bytes is stored at all: one that takes more than a megabyte, or three quarters of a shard of
+    /// a small cache, is not.
+    #[must_use]
+    pub fn keeps(&self, value_bytes: usize) -> bool {
+        self.inner.local.keeps(weight(value_bytes))
+    }
+
     /// Forgets every value of `scope`. A look-up that starts afterwards computes it anew: a computation under way still
     /// answers those who wait for it, but is neither stored nor joined.
     pub fn invalidate(&self, scope: Scope) {

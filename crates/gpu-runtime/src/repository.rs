@@ -96,7 +96,7 @@ impl Repository {
     /// [`RepositoryError`] when the folder cannot be read or holds none.
     pub fn names(path: &Path) -> Result<Vec<String>, RepositoryError> {
         let mut meant = names(path)?;
-        let is_number = |folder: &PathBuf| file_name(folder).is_some_and(|name| name.parse::<u64>().is_ok());
+        let is_number = |folder: &PathBuf| number_of(folder).is_some();
         meant.retain(|name| {
             let folder = path.join(name);
             // One that cannot be listed is listed here, so that whoever reads it learns why.
@@ -122,9 +122,12 @@ impl ModelFolder {
         let config = configured.or(of_folder);
         config.check().map_err(|reason| RepositoryError::Contradiction { path: path.into(), reason })?;
         let baseline = config.default_model_filename.as_deref().unwrap_or("model.onnx");
-        let versions = versions(path, baseline)?;
+        let (versions, without) = versions(path, baseline)?;
         if versions.is_empty() {
-            return Err(RepositoryError::NoVersion { expected: path.join("<version number>").join(baseline) });
+            return Err(RepositoryError::NoVersion { expected: path.join("<version number>").join(baseline), without });
+        }
+        for folder in without {
+            tracing::warn!(folder = %folder.display(), "not served: it holds no {baseline}");
         }
         Ok(Self { name: file_name(path).unwrap_or_default().to_owned(), path: path.into(), config, unused, versions })
     }
@@ -168,9 +171,11 @@ impl VersionFolder {
     /// # Errors
     /// [`RepositoryError`] when the folder cannot be listed, its name is no number, or it holds no model file.
     pub fn read(path: &Path, baseline: &str) -> Result<Self, RepositoryError> {
-        let nothing =
-            || RepositoryError::NoVersion { expected: path.with_file_name("<version number>").join(baseline) };
-        let number = file_name(path).and_then(|name| name.parse().ok()).ok_or_else(nothing)?;
+        let nothing = || {
+            let without = if number_of(path).is_some() { vec![path.into()] } else { vec![] };
+            RepositoryError::NoVersion { expected: path.with_file_name("<version number>").join(baseline), without }
+        };
+        let number = number_of(path).ok_or_else(nothing)?;
         let mut variants: Vec<_> = entries(path)?.into_iter().filter_map(|file| variant(file, baseline)).collect();
         variants.sort_by(|a, b| a.name.cmp(&b.name));
         if variants.is_empty() {
@@ -190,19 +195,24 @@ impl VersionFolder {
     }
 }
 
-fn versions(model: &Path, baseline: &str) -> Result<Vec<VersionFolder>, RepositoryError> {
-    let mut versions = Vec::new();
+fn number_of(version: &Path) -> Option<u64> {
+    file_name(version)?.parse().ok()
+}
+
+/// The versions of the model, and folders that are named as if they were some.
+fn versions(model: &Path, baseline: &str) -> Result<(Vec<VersionFolder>, Vec<PathBuf>), RepositoryError> {
+    let (mut versions, mut others) = (Vec::new(), Vec::new());
     for folder in folders(model)? {
         match VersionFolder::read(&folder, baseline) {
             Ok(version) => versions.push(version),
-            Err(RepositoryError::NoVersion { .. }) => {}
+            Err(RepositoryError::NoVersion { without, .. }) => others.extend(without),
             Err(error) => return Err(error),
         }
     }
     versions.sort_by(|a, b| (a.number, &a.path).cmp(&(b.number, &b.path)));
     match versions.windows(2).find(|pair| pair[0].number == pair[1].number) {
         Some([a, b]) => Err(RepositoryError::SameVersion { paths: [a.path.clone(), b.path.clone()] }),
-        _ => Ok(versions),
+        _ => Ok((versions, others)),
     }
 }
 
@@ -267,6 +277,8 @@ pub enum RepositoryError {
     NoVersion {
         /// Where a version's file would be.
         expected: PathBuf,
+        /// Folders that are named as versions, and hold no such file.
+        without: Vec<PathBuf>,
     },
     /// Two folders of a model are the same version, for example `1` and `01`.
     SameVersion {
@@ -306,7 +318,11 @@ impl fmt::Display for RepositoryError {
                 )?;
                 broken.iter().try_for_each(|(name, error)| write!(f, "; {name}: {error}"))
             }
-            Self::NoVersion { expected } => write!(f, "no version; expected at least one {}", expected.display()),
+            Self::NoVersion { expected, without } => {
+                write!(f, "no version; expected at least one {}", expected.display())?;
+                let names: Vec<&str> = without.iter().filter_map(|folder| file_name(folder)).collect();
+                if names.is_empty() { Ok(()) } else { write!(f, "; there is none in {}", names.join(", ")) }
+            }
             Self::SameVersion { paths: [a, b] } => {
                 write!(f, "{} and {} are the same version; expected one of them", a.display(), b.display())
             }
@@ -390,6 +406,14 @@ mod tests {
 
     #[test]
     fn an_empty_repository_says_what_it_expected_and_which_folders_fell_short() {
+        let unfinished = repository(&["net/2/config.json", "net/1/net.onnx"]);
+        let error =
+            ModelFolder::read(&unfinished.path().join("net"), ModelConfig::default()).expect_err("no model file");
+        let message = error.to_string();
+        assert!(
+            message.contains("<version number>/model.onnx; there is none in ") && message.contains('2'),
+            "{message}"
+        );
         let root = repository(&["net/model.onnx"]);
         let error = Repository::open(root.path()).expect_err("no version folder");
         let message = error.to_string();

@@ -128,6 +128,11 @@ impl Results {
         self.cache.has_room_for(bytes)
     }
 
+    /// Whether a result of so many bytes is kept at all.
+    pub(crate) fn keeps(&self, bytes: usize) -> bool {
+        self.cache.keeps(bytes)
+    }
+
     /// Opens the snapshot at `path`; iterating takes its results into memory.
     ///
     /// # Errors

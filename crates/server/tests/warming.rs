@@ -84,6 +84,17 @@ fn a_file_that_is_wrong_is_named_in_the_log_and_the_server_serves() {
 }
 
 #[test]
+fn a_cache_that_keeps_no_such_result_is_not_called_full() {
+    let folder = Folder::new("warm-unkept");
+    let file = file_of(&folder, "input", &[input(1)]);
+    let server = ServerProcess::start(&[(WARM_INPUTS, &file), UNTIL_WARM, ("VOLLEY_CACHE__CAPACITY_BYTES", "300")]);
+    server.terminate();
+    let (_, log) = server.wait();
+    let ends = said(&log, "results were computed from warm_inputs");
+    assert!(ends.len() == 1 && ends[0]["ended"] == "the cache keeps no result of this model", "{log:?}");
+}
+
+#[test]
 fn a_row_that_no_request_could_ask_is_named_and_the_others_are_computed() {
     let folder = Folder::new("warm-row");
     let mut windows: Vec<_> = (0..3).map(input).collect();

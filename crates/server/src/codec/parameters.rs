@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use serde::de::{self, Deserialize, Deserializer, Visitor};
+use serde_json::Value;
 use volley_scheduler::Priority;
 
 use crate::error::ApiError;
@@ -22,7 +23,7 @@ pub(crate) struct Parameters {
     pub binary_data_output: Option<bool>,
     return_uncertainty: Option<bool>,
     use_ensemble: Option<bool>,
-    sequence_id: Option<Sequence>,
+    sequence_id: Option<Value>,
 }
 
 impl Parameters {
@@ -53,7 +54,7 @@ impl Parameters {
             let message = "true, where use_ensemble is false; the uncertainty is how far an ensemble's members differ";
             return Err(ApiError::invalid("parameters.return_uncertainty", message));
         }
-        if self.sequence_id.as_ref().is_some_and(Sequence::is_set) {
+        if self.sequence_id.as_ref().is_some_and(is_set) {
             return Err(ApiError::invalid("parameters.sequence_id", "models here keep no state between requests"));
         }
         Ok(())
@@ -122,19 +123,7 @@ impl<T> Visitor<'_> for Scalar<T> {
     }
 }
 
-/// A sequence id on the wire: an integer or a string; 0 and the empty string mean none.
-#[derive(Debug, Clone, serde::Deserialize)]
-#[serde(untagged)]
-enum Sequence {
-    Number(u64),
-    Name(String),
-}
-
-impl Sequence {
-    fn is_set(&self) -> bool {
-        match self {
-            Self::Number(number) => *number != 0,
-            Self::Name(name) => !name.is_empty(),
-        }
-    }
+/// Whether a sequence id is one: 0 and the empty string mean none.
+fn is_set(sequence: &Value) -> bool {
+    !matches!(sequence, Value::Null) && sequence.as_u64() != Some(0) && sequence.as_str() != Some("")
 }

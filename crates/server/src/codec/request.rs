@@ -308,6 +308,10 @@ mod tests {
             ),
             (input(good).replace("}]}", r#"}],"parameters":{"sequence_id":3}}"#), "parameters.sequence_id: "),
             (
+                input(good).replace("}]}", r#"}],"parameters":{"sequence_id":-1}}"#),
+                "parameters.sequence_id: models here keep no state",
+            ),
+            (
                 input(good).replace("}]}", r#"}],"outputs":[{"name":"nothing"}]}"#),
                 "outputs[0].name: the model has no output",
             ),

@@ -19,7 +19,9 @@ pub(crate) enum Warmth {
     Kept,
     /// It was there, or somebody computes it already.
     Known,
-    /// The cache has no room for it but what others would lose, or keeps nothing of this variant.
+    /// The cache keeps nothing of this variant, or nothing so large.
+    Unkept,
+    /// The cache has no room for it but what others would lose.
     Full,
 }
 
@@ -34,9 +36,12 @@ pub(crate) async fn warm(
     variant: &Arc<ServedVariant>,
     unbound: impl Unbound,
 ) -> Result<Warmth, ApiError> {
-    let (Some(results), Some(kept)) = (&pipeline.results, &variant.kept) else { return Ok(Warmth::Full) };
+    let (Some(results), Some(kept)) = (&pipeline.results, &variant.kept) else { return Ok(Warmth::Unkept) };
     let request = unbound.bind(variant.interface(false))?;
     let row_bytes: usize = variant.outputs().iter().map(TensorSpec::row_bytes).sum();
+    if !results.keeps(row_bytes * request.rows) {
+        return Ok(Warmth::Unkept);
+    }
     if !results.has_room_for(row_bytes * request.rows) {
         return Ok(Warmth::Full);
     }

@@ -137,6 +137,7 @@ async fn warm(pipeline: &Pipeline, path: &Path, variant: &Arc<ServedVariant>, li
         match next {
             None => break "all was computed",
             Some((_, Ok(Warmth::Full))) => break "the cache is full",
+            Some((_, Ok(Warmth::Unkept))) => break "the cache keeps no result of this model",
             Some((_, Ok(Warmth::Kept))) => tally.computed += 1,
             Some((_, Ok(Warmth::Known))) => tally.known += 1,
             Some((row, Err(error))) => {
