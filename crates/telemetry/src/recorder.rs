@@ -171,3 +171,25 @@ impl Recorder for Record {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gauge_whose_subject_is_gone_takes_no_room() {
+        let (record, now) = (Record::new(), Instant::now());
+        metrics::with_local_recorder(&record, || {
+            let gauge = names::ROW_LIMIT.gauge(&["net", "1", "int8"]);
+            gauge.set(f64::NAN);
+            record.forget(now);
+            assert_eq!(
+                record.with(|families| families.iter().map(|family| family.series.len()).sum::<usize>()),
+                1,
+                "held"
+            );
+        });
+        record.forget(now);
+        assert!(record.with(|families| families.iter().all(|family| family.series.is_empty())));
+    }
+}
