@@ -16,7 +16,8 @@ use super::problem::Complaints;
 #[serde(default, deny_unknown_fields)]
 pub struct RedisConfig {
     /// `redis://HOST:PORT`; a cluster, `redis-cluster://HOST:PORT?node=HOST:PORT`; servers behind Sentinel,
-    /// `redis-sentinel://HOST:PORT?node=HOST:PORT&sentinelServiceName=NAME`. `rediss` speaks TLS. Unset: no such tier.
+    /// `redis-sentinel://HOST:PORT?node=HOST:PORT&sentinelServiceName=NAME`. `rediss` speaks TLS: others must
+    /// not answer in Redis' place, since replies that are made for it can end the server. Unset: no such tier.
     #[schemars(extend("writeOnly" = true))]
     pub url: Option<String>,
     /// ACL user. Needs `get`, `set`, `eval`, `subscribe`, `publish`, `time`, `hello`, `ping`, `info`, `client` and the commands
