@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 use volley_gpu_runtime::{DeviceMonitor, Provider};
 use volley_scheduler::Priority;
 use volley_telemetry::host::Host;
-use volley_telemetry::{CacheTierMetrics, DeviceMetrics, Exporter, GpuMetrics, GpuReading, SharedCacheMetrics};
+use volley_telemetry::{
+    CacheTierMetrics, DeviceMetrics, Exporter, GpuMetrics, GpuReading, ModelLabels, SharedCacheMetrics, variant_gone,
+};
 
 use crate::catalog::Runs;
 use crate::pipeline::{Pipeline, lane};
@@ -112,12 +114,17 @@ impl Gauges {
             self.device.set_queue_depth(lane(priority), u32::try_from(waiting).unwrap_or(u32::MAX));
         }
         // Of what is served now: one that was replaced, and still fails at its last batches, has the same name.
-        for variant in self.pipeline.catalog.variants() {
+        let served = self.pipeline.catalog.variants();
+        for variant in &served {
             variant.recovery.set_healthy(!variant.is_out());
             if let Runs::One(instances) = &variant.runs {
                 variant.recovery.set_row_limit(u32::try_from(instances.row_limit()).unwrap_or(u32::MAX));
             }
         }
+        // One may have been unloaded before it was told of here.
+        let still = self.pipeline.catalog.variants();
+        let gone = |labels: &ModelLabels<'_>| !still.iter().any(|variant| variant.labels() == *labels);
+        served.iter().map(|variant| variant.labels()).filter(gone).for_each(variant_gone);
     }
 }
 

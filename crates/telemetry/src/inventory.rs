@@ -17,10 +17,16 @@ pub fn model_loaded(labels: ModelLabels<'_>, provider: &str) {
 pub fn model_unloaded(labels: ModelLabels<'_>, provider: &str) {
     let ModelLabels { model, version, variant } = labels;
     names::MODEL_INFO.gauge(&[model, version, variant, provider]).set(GONE);
+    variant_gone(labels);
+    names::MODELS_LOADED.gauge(&[]).decrement(1.0);
+}
+
+/// Whatever [`RecoveryMetrics`](crate::RecoveryMetrics) was told of how a variant does, it is gone: for whoever told it so
+/// late that it may have been unloaded meanwhile.
+pub fn variant_gone(ModelLabels { model, version, variant }: ModelLabels<'_>) {
     for of_loaded in [names::MODEL_HEALTHY, names::ROW_LIMIT] {
         of_loaded.gauge(&[model, version, variant]).set(GONE);
     }
-    names::MODELS_LOADED.gauge(&[]).decrement(1.0);
 }
 
 /// A load of `model` failed; `reason` is one of a fixed set of words.

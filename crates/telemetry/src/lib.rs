@@ -21,7 +21,7 @@ pub use cache_tier::{CacheReading, CacheTierMetrics};
 pub use device::{DeviceMetrics, GpuMetrics, GpuReading};
 pub use edge::{EdgeMetrics, Rejection};
 pub use exposition::{Exporter, InstallError};
-pub use inventory::{model_load_failed, model_loaded, model_unloaded};
+pub use inventory::{model_load_failed, model_loaded, model_unloaded, variant_gone};
 pub use lane::Lane;
 pub use model::{Failure, ModelLabels, ModelMetrics};
 pub use recovery::{Fault, MemberMetrics, RecoveryMetrics};
