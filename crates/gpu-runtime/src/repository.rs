@@ -122,7 +122,8 @@ impl ModelFolder {
         let config = configured.or(of_folder);
         config.check().map_err(|reason| RepositoryError::Contradiction { path: path.into(), reason })?;
         let baseline = config.default_model_filename.as_deref().unwrap_or("model.onnx");
-        let (versions, without) = versions(path, baseline)?;
+        let (versions, mut without) = versions(path, baseline)?;
+        without.sort();
         if versions.is_empty() {
             return Err(RepositoryError::NoVersion { expected: path.join("<version number>").join(baseline), without });
         }
@@ -410,10 +411,7 @@ mod tests {
         let error =
             ModelFolder::read(&unfinished.path().join("net"), ModelConfig::default()).expect_err("no model file");
         let message = error.to_string();
-        assert!(
-            message.contains("<version number>/model.onnx; there is none in ") && message.contains('2'),
-            "{message}"
-        );
+        assert!(message.ends_with("<version number>/model.onnx; there is none in 1, 2"), "{message}");
         let root = repository(&["net/model.onnx"]);
         let error = Repository::open(root.path()).expect_err("no version folder");
         let message = error.to_string();

@@ -24,7 +24,7 @@ use volley_server::{ConfigError, Override, Settings};
         describes all settings.\n\n\
         ADDRESSES\n  \
         Whoever is on this machine may do everything. For others to be answered, name callers\n  \
-        (`volley-server key new NAME` prints a key and what to write), or set\n  \
+        (`volley-server key new NAME` makes a key and prints what to write), or set\n  \
         VOLLEY_SECURITY__ALLOW_ANONYMOUS=true.\n\n\
         SIGNALS\n  \
         SIGTERM and SIGINT: stop accepting, answer everything accepted, end.\n  \

@@ -41,8 +41,9 @@ fn new_key(name: &str) -> Result<(), String> {
     let key = NewKey::make().map_err(|error| format!("no random numbers: {error}"))?;
     let how = "Shown this once. Callers send it as `Authorization: Bearer KEY` or `x-api-key: KEY`:";
     writeln!(io::stderr(), "{how}\n{}\n", key.secret()).map_err(|error| error.to_string())?;
+    // What they are appended to may not end its last line.
     print(&format!(
-        "[security.callers.{name}]\nkeys = [\"{}\"]\nscopes = [\"infer\"]   # \"observe\" and \"admin\" as well, if it may\n",
+        "\n[security.callers.{name}]\nkeys = [\"{}\"]\nscopes = [\"infer\"]   # \"observe\" and \"admin\" as well, if it may\n",
         key.digest()
     ))
 }

@@ -114,7 +114,8 @@ fn a_new_key_comes_with_the_lines_that_let_it_in() {
     let key = said.lines().find(|line| line.starts_with("volley_")).unwrap_or_else(|| panic!("no key in {said}"));
     assert!(!text.contains(key), "{text}");
     let folder = Folder::new("key");
-    let (content, told) = config(&["check", "--config", &folder.write("volley.toml", &text), "--host", "0.0.0.0"], &[]);
+    let appended = folder.write("volley.toml", &format!("[limits]\nheaders = 40{text}"));
+    let (content, told) = config(&["check", "--config", &appended, "--host", "0.0.0.0"], &[]);
     assert!(content, "{told}");
 }
 

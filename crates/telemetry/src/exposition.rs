@@ -79,7 +79,7 @@ fn write_family(text: &mut fmt::Formatter<'_>, Family { metric, series }: &Famil
         }
         let of = LabelSet { labels, values };
         match &series.cell {
-            Cell::Number(value) if metric.kind == Kind::Gauge => writeln!(text, "{name}{of} {}", gauge(value))?,
+            Cell::Number(value) if metric.kind == Kind::Gauge => writeln!(text, "{name}{of} {}", Float(gauge(value)))?,
             Cell::Number(value) => writeln!(text, "{name}{of} {}", value.load(Ordering::Relaxed))?,
             Cell::Distribution(distribution) => write_distribution(text, name, &of, distribution)?,
         }
@@ -100,13 +100,22 @@ fn write_distribution(
         write!(text, "{name}_bucket{{")?;
         of.write_pairs(text)?;
         let comma = if of.labels.is_empty() { "" } else { "," };
-        if edge.is_finite() {
-            writeln!(text, "{comma}le=\"{edge}\"}} {within}")?;
-        } else {
-            writeln!(text, "{comma}le=\"+Inf\"}} {within}")?;
+        writeln!(text, "{comma}le=\"{}\"}} {within}", Float(edge))?;
+    }
+    writeln!(text, "{name}_sum{of} {}\n{name}_count{of} {within}", Float(distribution.sum()))
+}
+
+/// A number as the format has it.
+struct Float(f64);
+
+impl fmt::Display for Float {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            f64::INFINITY => f.write_str("+Inf"),
+            f64::NEG_INFINITY => f.write_str("-Inf"),
+            finite => finite.fmt(f),
         }
     }
-    writeln!(text, "{name}_sum{of} {}\n{name}_count{of} {within}", distribution.sum())
 }
 
 /// The labels of one series, each with its value.

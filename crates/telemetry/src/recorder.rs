@@ -78,7 +78,8 @@ impl Record {
         if !kind(metric.kind) || key.labels().len() != values.len() {
             return None;
         }
-        let series = series.entry(values).or_insert_with(|| Series { cell: Cell::new(metric.kind), unheld: None });
+        let series = series.entry(values).or_insert_with(|| Series { cell: Cell::new(metric), unheld: None });
+        series.unheld = None;
         Some(series.cell.clone())
     }
 }
@@ -86,8 +87,7 @@ impl Record {
 impl Series {
     /// Whether nobody holds a handle on it and it is a gauge that says so itself, or it counted for a variant, [`KEPT`] ago.
     ///
-    /// What is not a variant's stays: there is no more of it than is declared, and it may be recorded without a handle
-    /// that lasts.
+    /// What is not a variant's stays: there is little of it, and it may be recorded without a handle that lasts.
     fn is_over(&mut self, metric: &Metric, now: Instant) -> bool {
         if self.cell.is_held() {
             self.unheld = None;
@@ -102,8 +102,10 @@ impl Series {
 }
 
 impl Cell {
-    fn new(kind: Kind) -> Self {
-        match kind {
+    fn new(metric: &Metric) -> Self {
+        match metric.kind {
+            // One of many is not there before it is set; the others count from zero.
+            Kind::Gauge if !metric.labels.is_empty() => Self::Number(Arc::new(f64::NAN.to_bits().into())),
             Kind::Counter | Kind::Gauge => Self::Number(Arc::default()),
             Kind::Histogram(edges) => {
                 let counts = (0..=edges.len()).map(|_| AtomicU64::new(0)).collect();

@@ -84,6 +84,7 @@ fn parse_sample(line: &str) -> Sample {
         rest = &rest[1..];
     }
     let value = rest.strip_prefix(' ').expect("one space before the value");
+    assert!(!value.ends_with("inf"), "infinity is +Inf: {line}");
     Sample { name: name.to_owned(), labels, value: value.parse().expect("a number and nothing after it") }
 }
 
@@ -322,6 +323,15 @@ fn an_observation_on_an_sla_figure_counts_as_within_it() {
 }
 
 #[test]
+fn a_gauge_of_many_is_there_once_it_is_set_and_infinity_is_written_as_the_format_has_it() {
+    let (recorder, exporter) = Exporter::apart();
+    let gauge = metrics::with_local_recorder(&recorder, || names::CACHE_CONFIRMED_AGO.gauge(&["redis"]));
+    assert_eq!(exporter.render(), "");
+    gauge.set(f64::INFINITY);
+    assert!(exporter.render().ends_with("{tier=\"redis\"} +Inf\n"), "{}", exporter.render());
+}
+
+#[test]
 fn an_unloaded_model_is_shown_as_gone() {
     let (recorder, exporter) = Exporter::apart();
     metrics::with_local_recorder(&recorder, || {
@@ -365,7 +375,11 @@ fn series_of_a_variant_go_ten_minutes_after_its_last_handle() {
         assert_eq!(again.value(names::REQUESTS.name, Some(("lane", "normal"))), 2.0);
         drop(model);
         exporter.forget_gone(at(80));
+        // Taken and let go of between two looks: its ten minutes begin anew.
+        drop(ModelMetrics::register(MODEL));
         exporter.forget_gone(at(91));
+        assert!(exporter.render().contains(names::REQUESTS.name));
+        exporter.forget_gone(at(102));
     });
     let read = Exposition::parse(&exporter.render());
     let left: BTreeSet<&str> = read.samples.iter().map(|sample| sample.name.as_str()).collect();

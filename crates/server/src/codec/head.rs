@@ -130,7 +130,6 @@ pub(super) fn known(json: &[u8]) -> Result<Known<'_>, ApiError> {
 
 impl<'a> Head<'a> {
     /// With names of its own; itself if it has values, which are not kept.
-    #[expect(clippy::result_large_err, reason = "it is given back")]
     fn into_owned(self) -> Result<Head<'static>, Self> {
         if self.inputs.iter().any(|input| input.data.is_some()) {
             return Err(self);

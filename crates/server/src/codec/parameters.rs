@@ -3,8 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use serde::de::{self, Deserialize, Deserializer, Visitor};
-use serde_json::Value;
+use serde::de::{self, Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use volley_scheduler::Priority;
 
 use crate::error::ApiError;
@@ -23,7 +22,7 @@ pub(crate) struct Parameters {
     pub binary_data_output: Option<bool>,
     return_uncertainty: Option<bool>,
     use_ensemble: Option<bool>,
-    sequence_id: Option<Value>,
+    sequence_id: Sequence,
 }
 
 impl Parameters {
@@ -54,7 +53,7 @@ impl Parameters {
             let message = "true, where use_ensemble is false; the uncertainty is how far an ensemble's members differ";
             return Err(ApiError::invalid("parameters.return_uncertainty", message));
         }
-        if self.sequence_id.as_ref().is_some_and(is_set) {
+        if self.sequence_id.is_set {
             return Err(ApiError::invalid("parameters.sequence_id", "models here keep no state between requests"));
         }
         Ok(())
@@ -123,7 +122,58 @@ impl<T> Visitor<'_> for Scalar<T> {
     }
 }
 
-/// Whether a sequence id is one: 0 and the empty string mean none.
-fn is_set(sequence: &Value) -> bool {
-    !matches!(sequence, Value::Null) && sequence.as_u64() != Some(0) && sequence.as_str() != Some("")
+/// Whether there is a sequence id: 0, the empty string and null mean none. Anything else is one, and is not kept.
+#[derive(Debug, Clone, Copy, Default)]
+struct Sequence {
+    is_set: bool,
+}
+
+impl<'de> Deserialize<'de> for Sequence {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(SequenceVisitor).map(|is_set| Self { is_set })
+    }
+}
+
+struct SequenceVisitor;
+
+impl<'de> Visitor<'de> for SequenceVisitor {
+    type Value = bool;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a number or a string")
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<bool, E> {
+        Ok(false)
+    }
+
+    fn visit_bool<E: de::Error>(self, _: bool) -> Result<bool, E> {
+        Ok(true)
+    }
+
+    fn visit_u64<E: de::Error>(self, value: u64) -> Result<bool, E> {
+        Ok(value != 0)
+    }
+
+    fn visit_i64<E: de::Error>(self, value: i64) -> Result<bool, E> {
+        Ok(value != 0)
+    }
+
+    fn visit_f64<E: de::Error>(self, value: f64) -> Result<bool, E> {
+        Ok(value != 0.0)
+    }
+
+    fn visit_str<E: de::Error>(self, value: &str) -> Result<bool, E> {
+        Ok(!value.is_empty())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<bool, A::Error> {
+        while seq.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(true)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<bool, A::Error> {
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(true)
+    }
 }

@@ -312,6 +312,10 @@ mod tests {
                 "parameters.sequence_id: models here keep no state",
             ),
             (
+                input(good).replace("}]}", r#"}],"parameters":{"sequence_id":[{"a":[]}]}}"#),
+                "parameters.sequence_id: models here keep no state",
+            ),
+            (
                 input(good).replace("}]}", r#"}],"outputs":[{"name":"nothing"}]}"#),
                 "outputs[0].name: the model has no output",
             ),

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::de::{MapAccess, Visitor};
+use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 use volley_gpu_runtime::{DataType, Outputs, TensorSpec};
@@ -44,8 +44,12 @@ struct Json<'a> {
 /// Tensors, or rows of them, by input.
 type Named<'a> = BTreeMap<Cow<'a, str>, &'a RawValue>;
 
-/// The entries of a JSON object, in their order, those that are there twice as well.
-struct Entries<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+/// The entries of a JSON object, and the first name that is there twice.
+#[derive(Default)]
+struct Entries<'a> {
+    named: Named<'a>,
+    twice: Option<Cow<'a, str>>,
+}
 
 impl<'a> Prediction<'a> {
     /// Reads a body.
@@ -153,13 +157,13 @@ fn named<'a>(at: &str, raw: &'a RawValue, interface: Interface<'_>) -> Result<Na
         let names: Vec<_> = interface.inputs.iter().map(|spec| format!("`{}`", spec.name)).collect();
         format!("expected an object of {}", names.join(", "))
     };
-    let Entries(entries) = serde_json::from_str(raw.get()).map_err(|_| ApiError::invalid(at, expected()))?;
-    let mut named = Named::new();
-    for (name, value) in entries {
-        if named.insert(name.clone(), value).is_some() {
+    let named: Named<'a> = match serde_json::from_str(raw.get()) {
+        Ok(Entries { twice: Some(name), .. }) => {
             return Err(ApiError::invalid(format_args!("{at}.{name}"), "given twice; expected once"));
         }
-    }
+        Ok(Entries { named, .. }) => named,
+        Err(_) => return Err(ApiError::invalid(at, expected())),
+    };
     match named.keys().find(|name| !interface.inputs.iter().any(|spec| spec.name == **name)) {
         Some(other) => Err(ApiError::invalid(format_args!("{at}.{other}"), format_args!("no input; {}", expected()))),
         None => Ok(named),
@@ -168,25 +172,30 @@ fn named<'a>(at: &str, raw: &'a RawValue, interface: Interface<'_>) -> Result<Na
 
 impl<'de: 'a, 'a> Deserialize<'de> for Entries<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct EntriesVisitor;
+        deserializer.deserialize_map(EntriesVisitor)
+    }
+}
 
-        impl<'de> Visitor<'de> for EntriesVisitor {
-            type Value = Vec<(Cow<'de, str>, &'de RawValue)>;
+struct EntriesVisitor;
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
+impl<'de> Visitor<'de> for EntriesVisitor {
+    type Value = Entries<'de>;
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut entries = Vec::new();
-                while let Some(entry) = map.next_entry()? {
-                    entries.push(entry);
-                }
-                Ok(entries)
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut entries = Entries::default();
+        while let Some(name) = map.next_key::<Cow<'de, str>>()? {
+            if entries.twice.is_some() || entries.named.contains_key(&name) {
+                map.next_value::<IgnoredAny>()?;
+                entries.twice.get_or_insert(name);
+            } else {
+                entries.named.insert(name, map.next_value()?);
             }
         }
-
-        deserializer.deserialize_map(EntriesVisitor).map(Self)
+        Ok(entries)
     }
 }
 

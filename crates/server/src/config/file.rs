@@ -21,6 +21,8 @@ const PROFILES: &str = "profile";
 pub(super) struct ConfigFile {
     pub path: Arc<Path>,
     pub text: String,
+    /// Whether it can be read again: a pipe that a shell made cannot.
+    pub lasts: bool,
 }
 
 impl ConfigFile {

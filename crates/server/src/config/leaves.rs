@@ -169,20 +169,22 @@ pub(super) fn find(path: &[String]) -> Result<Found, Missing> {
     Ok(found)
 }
 
+/// Names of settings are shorter than this.
+const LONGEST: usize = 100;
+
 impl Missing {
     /// Its value is not told: what is misspelt may be a secret.
     pub(super) fn problem(self, origin: Origin) -> Problem {
-        let near = self.known.iter().map(|known| (strsim::damerau_levenshtein(known, &self.name), known));
+        // A long one is like none, and would take long to compare.
+        let known = self.known.iter().filter(|_| self.name.len() <= LONGEST);
+        let near = known.map(|known| (strsim::damerau_levenshtein(known, &self.name), known));
         let near = near.min().filter(|(distance, known)| *distance <= 1 + known.len() / 4);
         let text = match (near, &self.known[..]) {
             (Some((_, known)), _) => format!("there is no such setting; did you mean `{known}`?"),
             (None, []) => "there is no such setting; what is above it has no parts".to_owned(),
-            (None, _) if self.name.contains('.') => {
-                let nested = self
-                    .name
-                    .split('.')
-                    .rev()
-                    .fold(String::from("..."), |inner, name| format!("{{ {name} = {inner} }}"));
+            (None, _) if self.name.contains('.') && self.name.len() <= LONGEST => {
+                let parts: Vec<&str> = self.name.split('.').collect();
+                let nested = format!("{{ {} = ... {}", parts.join(" = { "), "}".repeat(parts.len()));
                 format!("there is no such setting; one inside of another is a table in a table: {nested}")
             }
             (None, known) => {

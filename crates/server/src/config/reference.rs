@@ -41,8 +41,8 @@ from its first byte to its last. Each change is a line of the log, with who made
 
 ## Who may do what
 
-Whoever is on this machine may do everything, until callers are named. `volley-server key new NAME` prints a key once, and
-the lines for the file, which hold its SHA-256 only. Callers send the key as `Authorization: Bearer KEY` or `x-api-key: KEY`,
+Whoever is on this machine may do everything, until callers are named. `volley-server key new NAME` shows a key once, and
+prints the lines for the file, which hold its SHA-256 only. Callers send the key as `Authorization: Bearer KEY` or `x-api-key: KEY`,
 or show a certificate. `/v2/health/live` and `/v2/health/ready` ask nothing. A proxy on this machine makes all its callers
 look as if they were on it: name callers behind one.
 ";

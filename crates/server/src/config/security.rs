@@ -131,7 +131,7 @@ impl SecurityConfig {
             if !self.allow_anonymous && !is_loopback(host) {
                 let text = format!(
                     "{host} can be reached from other machines, and nothing says who may; name callers \
-                     (`volley-server key new NAME` prints a key and what to write), or set security.allow_anonymous = true \
+                     (`volley-server key new NAME` makes a key and prints what to write), or set security.allow_anonymous = true \
                      (VOLLEY_SECURITY__ALLOW_ANONYMOUS=true) to answer anybody"
                 );
                 complaints.add(path, text);
@@ -140,7 +140,7 @@ impl SecurityConfig {
         if !is_loopback(of.admin.host) {
             let text = format!(
                 "{} can be reached from other machines; name a caller with the scope \"admin\" (`volley-server key new NAME` \
-                 prints a key and what to write)",
+                 makes a key and prints what to write)",
                 of.admin.host
             );
             complaints.add("admin.host", text);

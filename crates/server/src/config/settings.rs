@@ -85,13 +85,14 @@ impl Settings {
     /// [`ConfigError`], as for [`read`](Self::read).
     pub fn reread(&self) -> Result<Self, ConfigError> {
         let mut layers = self.layers.clone();
-        let read = || {
-            if std::fs::metadata(self.file()).is_ok_and(|found| !found.is_file()) {
+        let read = || match &self.layers.file {
+            Some(before) if !before.lasts => Ok(Some(before.clone())),
+            _ if exists_and_does_not_last(self.file()) => {
                 let (origin, path) = (Origin::Option("--config"), self.file().display().to_string());
-                let text = "is no file that can be read again; what it said stays in force".into();
-                return Err(Problem { origin, path, text });
+                let text = "the configuration file is no file any more; what it said stays in force".into();
+                Err(Problem { origin, path, text })
             }
-            read_file(layers.named.as_deref())
+            _ => read_file(layers.named.as_deref()),
         };
         let file = read().and_then(|file| match (file, &self.layers.file) {
             // It may be about to be written anew. What it said is not taken back by its absence.
@@ -180,11 +181,15 @@ impl Layers {
     }
 }
 
+fn exists_and_does_not_last(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|found| !found.is_file())
+}
+
 /// The file that was named, or the default one if it is there.
 fn read_file(named: Option<&Path>) -> Result<Option<ConfigFile>, Problem> {
     let path: Arc<Path> = Arc::from(named.unwrap_or(Path::new(DEFAULT_FILE)));
     match std::fs::read_to_string(&path) {
-        Ok(text) => Ok(Some(ConfigFile { path, text })),
+        Ok(text) => Ok(Some(ConfigFile { lasts: !exists_and_does_not_last(&path), path, text })),
         Err(error) if named.is_none() && error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => {
             let text = match error.kind() {
@@ -212,11 +217,17 @@ mod tests {
             admin: Value::Object(Map::new()),
         };
         // There is none where this crate's tests run.
-        let file = ConfigFile { path: Path::new(DEFAULT_FILE).into(), text: "[limits]\nheaders = 40".into() };
+        let file =
+            ConfigFile { path: Path::new(DEFAULT_FILE).into(), text: "[limits]\nheaders = 40".into(), lasts: true };
         let before = layers(Some(file)).resolve(Vec::new()).expect("it is right");
         let refusal = before.reread().expect_err("it is gone").to_string();
         assert!(refusal.contains("volley.toml: the configuration file is gone"), "{refusal}");
         let without = layers(None).resolve(Vec::new()).expect("it is right");
         assert!(without.reread().is_ok(), "one that never was is not missed");
+        let pipe =
+            ConfigFile { path: Path::new("/dev/null").into(), text: "[limits]\nheaders = 40".into(), lasts: false };
+        let before = layers(Some(pipe)).resolve(Vec::new()).expect("it is right");
+        let after = before.reread().expect("what was no file is not read again");
+        assert_eq!(after.config().limits.headers, before.config().limits.headers);
     }
 }

@@ -31,14 +31,14 @@ impl Coding {
     /// That of a request's body, if it is compressed.
     ///
     /// # Errors
-    /// [`ApiError`] with status 415 for one that is not known, and for a body that its way was to uncompress.
+    /// [`ApiError`] with status 415 for one that is not known, and for one that is said in `Transfer-Encoding`.
     pub(super) fn of_body(headers: &HeaderMap) -> Result<Option<Self>, ApiError> {
-        if let Some(coding) =
-            headers.get(TRANSFER_ENCODING).filter(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
-        {
+        let chunked = |coding: &&HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"chunked");
+        if let Some(coding) = headers.get_all(TRANSFER_ENCODING).iter().find(|coding| !chunked(coding)) {
             let coding = String::from_utf8_lossy(coding.as_bytes());
             let message = format!(
-                "header Transfer-Encoding: `{coding}` is not offered; expected chunked, and how the body is compressed in Content-Encoding"
+                "header Transfer-Encoding: `{coding}` is not offered; expected chunked, and how the body is compressed in \
+                 Content-Encoding"
             );
             return Err(ApiError::new(Cause::UnsupportedEncoding, message));
         }
