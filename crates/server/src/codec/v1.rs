@@ -44,11 +44,11 @@ struct Json<'a> {
 /// Tensors, or rows of them, by input.
 type Named<'a> = BTreeMap<Cow<'a, str>, &'a RawValue>;
 
-/// The entries of a JSON object, and the first name that is there twice.
-#[derive(Default)]
-struct Entries<'a> {
+/// What an object says of the inputs, and the first name in it that is none of theirs, or there twice.
+struct Entries<'a, 'i> {
+    inputs: &'i [TensorSpec],
     named: Named<'a>,
-    twice: Option<Cow<'a, str>>,
+    wrong: Option<Cow<'a, str>>,
 }
 
 impl<'a> Prediction<'a> {
@@ -157,45 +157,36 @@ fn named<'a>(at: &str, raw: &'a RawValue, interface: Interface<'_>) -> Result<Na
         let names: Vec<_> = interface.inputs.iter().map(|spec| format!("`{}`", spec.name)).collect();
         format!("expected an object of {}", names.join(", "))
     };
-    let named: Named<'a> = match serde_json::from_str(raw.get()) {
-        Ok(Entries { twice: Some(name), .. }) => {
-            return Err(ApiError::invalid(format_args!("{at}.{name}"), "given twice; expected once"));
-        }
-        Ok(Entries { named, .. }) => named,
-        Err(_) => return Err(ApiError::invalid(at, expected())),
-    };
-    match named.keys().find(|name| !interface.inputs.iter().any(|spec| spec.name == **name)) {
-        Some(other) => Err(ApiError::invalid(format_args!("{at}.{other}"), format_args!("no input; {}", expected()))),
+    let entries = Entries { inputs: interface.inputs, named: Named::new(), wrong: None };
+    let read = serde_json::Deserializer::from_str(raw.get()).deserialize_map(entries);
+    let Entries { named, wrong, .. } = read.map_err(|_| ApiError::invalid(at, expected()))?;
+    match wrong {
         None => Ok(named),
+        Some(name) if named.contains_key(&name) => {
+            Err(ApiError::invalid(format_args!("{at}.{name}"), "given twice; expected once"))
+        }
+        Some(name) => Err(ApiError::invalid(format_args!("{at}.{name}"), format_args!("no input; {}", expected()))),
     }
 }
 
-impl<'de: 'a, 'a> Deserialize<'de> for Entries<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(EntriesVisitor)
-    }
-}
-
-struct EntriesVisitor;
-
-impl<'de> Visitor<'de> for EntriesVisitor {
-    type Value = Entries<'de>;
+impl<'a> Visitor<'a> for Entries<'a, '_> {
+    type Value = Self;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut entries = Entries::default();
-        while let Some(name) = map.next_key::<Cow<'de, str>>()? {
-            if entries.twice.is_some() || entries.named.contains_key(&name) {
-                map.next_value::<IgnoredAny>()?;
-                entries.twice.get_or_insert(name);
+    fn visit_map<A: MapAccess<'a>>(mut self, mut map: A) -> Result<Self, A::Error> {
+        while let Some(name) = map.next_key::<Cow<'a, str>>()? {
+            let is_good = self.inputs.iter().any(|spec| spec.name == name) && !self.named.contains_key(&name);
+            if is_good && self.wrong.is_none() {
+                self.named.insert(name, map.next_value()?);
             } else {
-                entries.named.insert(name, map.next_value()?);
+                map.next_value::<IgnoredAny>()?;
+                self.wrong.get_or_insert(name);
             }
         }
-        Ok(entries)
+        Ok(self)
     }
 }
 
