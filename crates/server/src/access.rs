@@ -17,7 +17,8 @@ use crate::error::{ApiError, Cause};
 use crate::key::digest_of_key;
 use crate::rate::Rate;
 
-const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+/// The header that holds a key.
+pub(crate) const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
 /// Where a connection comes from.
 #[derive(Debug, Clone)]

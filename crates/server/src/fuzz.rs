@@ -26,6 +26,7 @@ use crate::codec::{
 };
 use crate::config::Settings;
 use crate::error::ApiError;
+use crate::http::is_taken_and_read_as_hyper_reads_it;
 use crate::memory::resident;
 
 type Random = Xoshiro256PlusPlus;
@@ -463,6 +464,76 @@ fn written(request: &Value, fuzz: &mut Fuzz) -> Vec<u8> {
         field(&mut message, 4, &entry);
     }
     message
+}
+
+/// The bytes of a request by HTTP, with a few things odd.
+fn head(fuzz: &mut Fuzz, structured: bool) -> Vec<u8> {
+    const METHODS: [&str; 3] = ["GET", "post", "POST "];
+    const PATHS: [&str; 8] = [
+        "/v2/models/a%20b/versions/3/infer",
+        "/v1/models/net:predict",
+        "/v2/models/net/infer?a",
+        "/v2/models/../infer",
+        "http://x/v2/models/net/infer",
+        "*",
+        "/v2/models/net/infer#a",
+        "/v2/models//infer",
+    ];
+    const NAMES: [&str; 16] = [
+        "Host",
+        "Content-Type",
+        "Inference-Header-Content-Length",
+        "X-Request-Id",
+        "traceparent",
+        "Accept-Encoding",
+        "AUTHORIZATION",
+        "x-api-key",
+        "Origin",
+        "Connection",
+        "Transfer-Encoding",
+        "Content-Encoding",
+        "Expect",
+        "Content-Length",
+        "Upgrade",
+        "X",
+    ];
+    const VALUES: [&str; 12] =
+        ["x", "", "keep-alive", "close", "chunked", "gzip", " 3 ", "3", "\u{e9}", "a, b", "0", "100-continue"];
+    let mut pick = |odd: usize, usual: &'static str, others: &[&'static str]| {
+        if fuzz.one_in(odd) { others[fuzz.below(others.len())] } else { usual }
+    };
+    let mut text = format!(
+        "{} {} {}\r\n",
+        pick(16, "POST", &METHODS),
+        pick(4, "/v2/models/net/infer", &PATHS),
+        pick(16, "HTTP/1.1", &["HTTP/1.0", "HTTP/2.0", "http/1.1", ""])
+    );
+    let body = fuzz.below(40);
+    let length = if fuzz.one_in(8) { fuzz.below(80) } else { body };
+    text += &format!("Content-Length: {length}\r\n");
+    for _ in 0..fuzz.below(5) {
+        // Those at the front are harmless.
+        let count = if fuzz.one_in(4) { NAMES.len() } else { 9 };
+        text += &format!("{}: {}\r\n", NAMES[fuzz.below(count)], VALUES[fuzz.below(VALUES.len())]);
+    }
+    text += "\r\n";
+    let mut bytes = text.into_bytes();
+    bytes.resize(bytes.len() + body, b'x');
+    if !structured {
+        fuzz.damage(&mut bytes);
+    }
+    bytes
+}
+
+#[test]
+fn no_head_is_read_in_two_ways() {
+    if !alone("no_head_is_read_in_two_ways") {
+        return;
+    }
+    Fuzz::run("head", iterations() / 4, |fuzz, structured| {
+        let bytes = head(fuzz, structured);
+        fuzz.tally.accepted += usize::from(is_taken_and_read_as_hyper_reads_it(&bytes));
+    });
 }
 
 #[test]

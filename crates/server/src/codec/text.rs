@@ -34,18 +34,7 @@ impl Text {
 
     /// A whole number.
     pub(super) fn number(&mut self, number: usize) {
-        let mut digits = [0; 20];
-        let mut start = digits.len();
-        let mut left = number;
-        loop {
-            start -= 1;
-            digits[start] = b'0' + (left % 10) as u8;
-            left /= 10;
-            if left == 0 {
-                break;
-            }
-        }
-        self.0.extend_from_slice(&digits[start..]);
+        self.0.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
     }
 
     /// Anything else.

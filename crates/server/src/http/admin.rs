@@ -63,6 +63,7 @@ pub(crate) async fn serve_admin(
         gate,
         phase,
         |_| Need::Scope(Scope::Admin),
+        None,
         move |mut request, visit, _received| {
             let name = visit.caller.as_ref().map_or_else(|| "without a name".to_owned(), |caller| caller.name.clone());
             request.extensions_mut().insert(Author::Admin(name));

@@ -1,6 +1,7 @@
 //! A request's body, which has to arrive in time and to find room.
 
 use std::error::Error;
+use std::fmt;
 use std::iter::successors;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -57,7 +58,6 @@ impl Body for RequestBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ApiError>>> {
         if let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(context) {
-            let ended_early = |error| ApiError::invalid("body", format!("ended early: {error}"));
             return Poll::Ready(frame.map(|frame| {
                 let frame = frame.map_err(ended_early)?;
                 if let (Some(held), Some(data)) = (&self.held, frame.data_ref()) {
@@ -68,10 +68,7 @@ impl Body for RequestBody {
         }
         let Some(limit) = self.limit else { return Poll::Pending };
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
-        timer.as_mut().poll(context).map(|()| {
-            let message = format!("body: not there after {limit:?}; send it faster, or raise limits.body_time");
-            Some(Err(ApiError::new(Cause::TooSlow, message)))
-        })
+        timer.as_mut().poll(context).map(|()| Some(Err(too_slow(limit))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -81,6 +78,17 @@ impl Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         self.incoming.size_hint()
     }
+}
+
+/// That a body is not there after `limit`.
+pub(super) fn too_slow(limit: Duration) -> ApiError {
+    let message = format!("body: not there after {limit:?}; send it faster, or raise limits.body_time");
+    ApiError::new(Cause::TooSlow, message)
+}
+
+/// That a body could not be read to its end.
+pub(super) fn ended_early(error: impl fmt::Display) -> ApiError {
+    ApiError::invalid("body", format_args!("ended early: {error}"))
 }
 
 /// A whole body, for routes that take little.

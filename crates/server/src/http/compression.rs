@@ -72,11 +72,11 @@ impl Coding {
     }
 
     /// The header's value.
-    pub(super) fn name(self) -> HeaderValue {
-        HeaderValue::from_static(match self {
+    pub(super) fn name(self) -> &'static str {
+        match self {
             Self::Gzip => "gzip",
             Self::Deflate => "deflate",
-        })
+        }
     }
 
     /// Restores a body of at most `limit` bytes, and adds them to what is `held`. Others have their turn now and then

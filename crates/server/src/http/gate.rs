@@ -176,10 +176,17 @@ impl Gate {
 
     /// The body of a request that was let in. What arrives of it counts until the visit ends.
     pub(crate) fn body(&self, visit: &mut Visit, incoming: Incoming) -> RequestBody {
-        if visit.counted.is_some() && !incoming.is_end_stream() {
-            visit.held = Some(Arc::new(self.hold(&visit.in_force)));
+        if !incoming.is_end_stream() {
+            self.hold_body(visit);
         }
         RequestBody::new(incoming, Some(visit.in_force.config.limits.body_time), visit.held.clone())
+    }
+
+    /// Counts what arrives of the body of a request that was let in, until the visit ends, if such are counted.
+    pub(crate) fn hold_body(&self, visit: &mut Visit) {
+        if visit.counted.is_some() {
+            visit.held = Some(Arc::new(self.hold(&visit.in_force)));
+        }
     }
 
     /// The body of a stream of messages, which may take its time, and what there is of the message that is arriving.

@@ -1,12 +1,10 @@
 //! The hot routes: `POST /v2/models/{model}[/versions/{version}]/infer`, and V1's `POST /v1/models/{model}:predict`.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
-use axum::body::Body;
-use axum::http::header::{
-    CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, EXPECT, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE,
-};
-use axum::http::{HeaderMap, HeaderValue, Method, Request, Response};
+use axum::http::header::HeaderName;
+use axum::http::{HeaderMap, HeaderValue, Method, Request};
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::Body as _;
@@ -19,13 +17,19 @@ use super::compression::Coding;
 use super::gate::Visit;
 use super::listener::Edge;
 use super::received::Received;
+use super::reply::Reply;
+use crate::access::Need;
 use crate::codec::{self, Encoded, Envelope, Pieces, Prediction};
+use crate::config::Scope;
 use crate::error::{ApiError, Cause};
 use crate::pipeline::Call;
 
-const JSON_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const TRACE: HeaderName = HeaderName::from_static("traceparent");
+pub(super) const JSON_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(super) const TRACE: HeaderName = HeaderName::from_static("traceparent");
+
+/// What every inference request needs its caller to be.
+pub(super) const NEED: Need = Need::Scope(Scope::Infer);
 
 /// What an inference request asks, by its path.
 #[derive(Debug, PartialEq, Eq)]
@@ -51,7 +55,8 @@ impl Target {
         Self::of_path(request.uri().path())
     }
 
-    fn of_path(path: &str) -> Option<Self> {
+    /// The same, where the method is known.
+    pub(super) fn of_path(path: &str) -> Option<Self> {
         let decode = |text: &str| percent_decode_str(text).decode_utf8().ok().map(Cow::into_owned);
         if let Some(model) = path.strip_prefix("/v1/models/").and_then(|rest| rest.strip_suffix(":predict")) {
             let model = Some(model).filter(|model| !model.contains('/')).and_then(decode)?;
@@ -72,74 +77,106 @@ impl Target {
     }
 }
 
-/// Reads the request, has it answered, and writes the response, whatever it is.
-pub(super) async fn answer(
-    edge: &Edge,
-    visit: &Visit,
-    handoff: &Handoff,
-    target: &Target,
-    request: Request<RequestBody>,
-    received: Received,
-) -> Response<Body> {
-    let id = RequestId::from_caller(request.headers().get(REQUEST_ID).map(HeaderValue::as_bytes));
-    let trace = request.headers().get(TRACE).cloned();
-    let coding = Coding::accepted(request.headers());
-    let result = infer(edge, visit, handoff, target, request, received).await;
-    let mut response = match result {
-        Ok(encoded) => success(encoded, coding),
-        Err(error) => {
-            let status = error.status().as_u16();
-            tracing::debug!(request_id = %id, model = target.model, status, error = error.message, "request refused");
-            failure(&error)
-        }
-    };
-    let headers = response.headers_mut();
-    if let Ok(id) = HeaderValue::try_from(id.to_string()) {
-        headers.insert(REQUEST_ID, id);
-    }
-    if let Some(trace) = trace {
-        headers.insert(TRACE, trace);
-    }
-    response
+/// What the head of an inference request says beside its path.
+#[derive(Debug)]
+pub(super) struct Asked {
+    id: RequestId,
+    trace: Option<HeaderValue>,
+    /// How the response may be compressed.
+    accepted: Option<Coding>,
+    form: Result<Form, ApiError>,
 }
 
-async fn infer(
-    edge: &Edge,
-    visit: &Visit,
-    handoff: &Handoff,
-    target: &Target,
-    request: Request<RequestBody>,
-    received: Received,
-) -> Result<Encoded, ApiError> {
-    let pipeline = &edge.pipeline;
-    let read = read(visit, request).await;
-    let (json, binary) = read.inspect_err(|error| pipeline.rejected(error))?;
-    let (model, version) = (target.model.as_str(), target.version.as_deref());
-    let call = Call { model, version, tenant: visit.tenant(), received, patience: None };
-    match target.protocol {
-        Protocol::V1 => {
-            let prediction = Prediction::read(&json).inspect_err(|error| pipeline.rejected(error))?;
-            let by_row = prediction.by_row();
-            let answer = pipeline.infer(handoff, call, prediction).await?;
-            let body = codec::predict(answer.answerer(), &answer.request, &answer.outputs, by_row);
-            Ok(Encoded { body, json_length: None })
+/// How a body is to be read.
+#[derive(Debug, Clone, Copy)]
+struct Form {
+    json_length: Option<usize>,
+    coding: Option<Coding>,
+}
+
+impl Asked {
+    pub(super) fn of(headers: &HeaderMap) -> Self {
+        let form = || Ok(Form { json_length: json_length(headers)?, coding: Coding::of_body(headers)? });
+        Self {
+            id: RequestId::from_caller(headers.get(REQUEST_ID).map(HeaderValue::as_bytes)),
+            trace: headers.get(TRACE).cloned(),
+            accepted: Coding::accepted(headers),
+            form: form(),
         }
-        Protocol::V2 => {
-            let envelope = Envelope::read(&json, binary).inspect_err(|error| pipeline.rejected(error))?;
-            let answer = pipeline.infer(handoff, call, envelope).await?;
-            Ok(codec::encode(answer.answerer(), &answer.request, &answer.outputs))
+    }
+}
+
+/// What answers the inference requests that one thread reads.
+#[derive(Debug)]
+pub(super) struct Hot {
+    /// What the threads share.
+    pub edge: Arc<Edge>,
+    /// The thread's own.
+    pub handoff: Handoff,
+}
+
+impl Hot {
+    /// Has a request answered, whatever it is, once its `body` is there.
+    pub(super) async fn reply(
+        &self,
+        visit: &Visit,
+        target: &Target,
+        asked: Asked,
+        received: Received,
+        body: impl Future<Output = Result<Pieces, ApiError>>,
+    ) -> Reply {
+        let Asked { id, trace, accepted, form } = asked;
+        let reply = match self.infer(visit, target, form, received, body).await {
+            Ok(encoded) => Reply::result(encoded, accepted),
+            Err(error) => {
+                let status = error.status().as_u16();
+                tracing::debug!(request_id = %id, model = target.model, status, error = error.message, "request refused");
+                Reply::refusal(&error)
+            }
+        };
+        reply.to(id, trace)
+    }
+
+    async fn infer(
+        &self,
+        visit: &Visit,
+        target: &Target,
+        form: Result<Form, ApiError>,
+        received: Received,
+        body: impl Future<Output = Result<Pieces, ApiError>>,
+    ) -> Result<Encoded, ApiError> {
+        let (pipeline, handoff) = (&self.edge.pipeline, &self.handoff);
+        let read = read(visit, form, body).await;
+        let (json, binary) = read.inspect_err(|error| pipeline.rejected(error))?;
+        let (model, version) = (target.model.as_str(), target.version.as_deref());
+        let call = Call { model, version, tenant: visit.tenant(), received, patience: None };
+        match target.protocol {
+            Protocol::V1 => {
+                let prediction = Prediction::read(&json).inspect_err(|error| pipeline.rejected(error))?;
+                let by_row = prediction.by_row();
+                let answer = pipeline.infer(handoff, call, prediction).await?;
+                let body = codec::predict(answer.answerer(), &answer.request, &answer.outputs, by_row);
+                Ok(Encoded { body, json_length: None })
+            }
+            Protocol::V2 => {
+                let envelope = Envelope::read(&json, binary).inspect_err(|error| pipeline.rejected(error))?;
+                let answer = pipeline.infer(handoff, call, envelope).await?;
+                Ok(codec::encode(answer.answerer(), &answer.request, &answer.outputs))
+            }
         }
     }
 }
 
 /// Reads the body: the JSON, and the raw tensors after it.
-async fn read(visit: &Visit, request: Request<RequestBody>) -> Result<(Bytes, Pieces), ApiError> {
-    let json_length = json_length(request.headers())?;
-    let coding = Coding::of_body(request.headers())?;
-    let waits = request.headers().contains_key(EXPECT);
-    let limit = visit.in_force.config.http.max_body_bytes.get();
-    let mut body = read_body(request.into_body(), limit, waits).await?;
+async fn read(
+    visit: &Visit,
+    form: Result<Form, ApiError>,
+    body: impl Future<Output = Result<Pieces, ApiError>>,
+) -> Result<(Bytes, Pieces), ApiError> {
+    let Form { json_length, coding } = form?;
+    let mut body = body.await?;
     if let Some(coding) = coding {
+        let limit = visit.in_force.config.http.max_body_bytes.get();
         body = Box::pin(coding.inflate(body, limit, visit.held.as_deref())).await?.into();
     }
     codec::split(body, json_length)
@@ -159,7 +196,7 @@ fn json_length(headers: &HeaderMap) -> Result<Option<usize>, ApiError> {
 
 /// Reads a body of at most `limit` bytes. One that is larger is read on for as much again and thrown away: a caller that
 /// is still sending when the connection closes would never see why. A caller that waits for leave to send sees it.
-async fn read_body(mut body: RequestBody, limit: usize, caller_waits: bool) -> Result<Pieces, ApiError> {
+pub(super) async fn read_body(mut body: RequestBody, limit: usize, caller_waits: bool) -> Result<Pieces, ApiError> {
     let too_large = || {
         let message = format!("body: more than {limit} bytes; send fewer rows, or raise http.max_body_bytes");
         ApiError::new(Cause::TooLarge, message)
@@ -189,47 +226,6 @@ async fn read_body(mut body: RequestBody, limit: usize, caller_waits: bool) -> R
         }
     }
     if length > limit { Err(too_large()) } else { Ok(pieces) }
-}
-
-/// Only text is compressed: raw tensors of floating-point numbers would gain a tenth, for ten times the work.
-fn success(encoded: Encoded, coding: Option<Coding>) -> Response<Body> {
-    let coding = coding.filter(|_| encoded.json_length.is_none());
-    let packed = coding.and_then(|coding| Some((coding, coding.deflate(&encoded.body)?)));
-    let (coding, body) = packed.map_or((None, encoded.body), |(coding, body)| (Some(coding), body));
-    let mut response = Response::new(Body::from(body));
-    let headers = response.headers_mut();
-    match encoded.json_length {
-        Some(length) => {
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
-            headers.insert(JSON_LENGTH, HeaderValue::from(length));
-        }
-        None => {
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        }
-    }
-    if let Some(coding) = coding {
-        headers.insert(CONTENT_ENCODING, coding.name());
-    }
-    response
-}
-
-/// An error as the protocol writes it: `{"error": "..."}`.
-pub(super) fn failure(error: &ApiError) -> Response<Body> {
-    let mut response = Response::new(Body::from(codec::complaint(&error.message)));
-    *response.status_mut() = error.status();
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    if let Some(after) = error.retry_after() {
-        headers.insert(RETRY_AFTER, HeaderValue::from(after.as_secs_f64().ceil().max(1.0) as u64));
-    }
-    if error.cause == Cause::Unauthenticated {
-        headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-    }
-    // The rest of what is being sent would be taken for the next request.
-    if error.cause == Cause::TooSlow {
-        headers.insert(CONNECTION, HeaderValue::from_static("close"));
-    }
-    response
 }
 
 #[cfg(test)]

@@ -20,13 +20,14 @@ use volley_scheduler::Handoff;
 
 use super::accept::{accept, speaks};
 use super::body::RequestBody;
+use super::fast_path::{FastPath, Left};
 use super::gate::{Arrival, Gate, Stream, Visit};
-use super::infer::{self, Target, failure};
+use super::infer::{Asked, Hot, Target, read_body};
 use super::pace::{Pace, Paced};
 use super::received::Received;
+use super::reply::Reply;
 use super::routes;
 use crate::access::{Need, Peer};
-use crate::error::Cause;
 use crate::grpc;
 use crate::joining::join_until;
 use crate::pipeline::Pipeline;
@@ -98,11 +99,18 @@ async fn serve_inference(listener: TcpListener, grpc: TcpListener, edge: Arc<Edg
     let grpc = tokio::spawn(grpc::serve(grpc, Arc::clone(&edge), handoff.clone()));
     let router = routes::router(Arc::clone(&edge));
     let (gate, phase) = (Arc::clone(&edge.gate), edge.phase.clone());
-    serve(listener, gate, phase, routes::need, move |request, visit, received| {
-        let (edge, handoff, router) = (Arc::clone(&edge), handoff.clone(), router.clone());
+    let hot = Arc::new(Hot { edge, handoff });
+    serve(listener, gate, phase, routes::need, Some(Arc::clone(&hot)), move |request, visit, received| {
+        let (hot, router) = (Arc::clone(&hot), router.clone());
         async move {
             match Target::of(&request) {
-                Some(target) => infer::answer(&edge, &visit, &handoff, &target, request, received).await,
+                Some(target) => {
+                    let asked = Asked::of(request.headers());
+                    let waits = request.headers().contains_key(header::EXPECT);
+                    let limit = visit.in_force.config.http.max_body_bytes.get();
+                    let body = read_body(request.into_body(), limit, waits);
+                    hot.reply(&visit, &target, asked, received, body).await.into_response()
+                }
                 None => {
                     let answered = Box::pin(router.oneshot(request.map(Body::new))).await;
                     answered.unwrap_or_else(|never| match never {})
@@ -115,7 +123,8 @@ async fn serve_inference(listener: TcpListener, grpc: TcpListener, edge: Arc<Edg
 }
 
 /// Serves HTTP on `listener` until `phase` says to leave, and then until every connection is closed. A request is let in by
-/// what it `needs`, and answered by `answer`, which is told when it arrived.
+/// what it `needs`, and answered by `answer`, which is told when it arrived. Where there is something `hot`, it answers plain
+/// inference requests that are not encrypted, without the detour.
 ///
 /// # Errors
 /// When the listener cannot be used.
@@ -124,6 +133,7 @@ pub(super) async fn serve<A, F>(
     gate: Arc<Gate>,
     phase: watch::Receiver<Phase>,
     needs: fn(&Request<Incoming>) -> Need,
+    hot: Option<Arc<Hot>>,
     answer: A,
 ) -> io::Result<()>
 where
@@ -132,7 +142,8 @@ where
 {
     let accepting = Arc::clone(&gate);
     accept(listener, &accepting, phase.clone(), move |arrival, watcher| {
-        let connection = Connection { gate: Arc::clone(&gate), phase: phase.clone(), needs, answer: answer.clone() };
+        let (gate, phase, hot, answer) = (Arc::clone(&gate), phase.clone(), hot.clone(), answer.clone());
+        let connection = Connection { gate, phase, needs, hot, answer };
         tokio::spawn(connection.serve(arrival, watcher));
     })
     .await
@@ -143,6 +154,7 @@ struct Connection<A> {
     gate: Arc<Gate>,
     phase: watch::Receiver<Phase>,
     needs: fn(&Request<Incoming>) -> Need,
+    hot: Option<Arc<Hot>>,
     answer: A,
 }
 
@@ -167,8 +179,16 @@ where
         let limits = &self.gate.in_force().config.limits;
         let pace = Arc::new(Pace::default());
         let is_encrypted = stream.is_encrypted();
-        let stream = TokioIo::new(Paced::new(stream, Arc::clone(&pace), limits));
+        let mut stream = Paced::new(stream, Arc::clone(&pace), limits);
         let (this, peer, pace) = (&self, &peer, &*pace);
+        if let Some(hot) = self.hot.as_deref().filter(|_| !is_encrypted) {
+            let fast_path = FastPath { hot, gate: &self.gate, peer, pace };
+            match fast_path.serve(&mut stream, &self.phase).await {
+                Ok(Left::Unread) => {}
+                Ok(Left::Closed) => return,
+                Err(error) => return tracing::debug!(%error, "a connection ended early"),
+            }
+        }
         // Boxed, so that a request that is refused at once is answered in memory that was used just before, and not in the
         // connection's own, which is cold.
         let service = service_fn(move |request: Request<Incoming>| Box::pin(this.answer(request, peer, pace)));
@@ -180,7 +200,7 @@ where
         // farewell is encrypted, only who reads sees it.
         http.half_close(!is_encrypted);
         http.max_header_size(limits.header_bytes.get()).max_headers(limits.headers.get()).header_read_timeout(None);
-        let connection = http.serve_connection(stream, service);
+        let connection = http.serve_connection(TokioIo::new(stream), service);
         // A connection that was not read from yet is closed where it is told to close. This one will after its first request.
         let leaves = *self.phase.borrow() > Phase::Serving;
         let ended = if leaves { connection.await } else { watcher.watch(connection).await };
@@ -197,14 +217,7 @@ where
                 let request = request.map(|body| self.gate.body(&mut visit, body));
                 (self.answer)(request, visit, received).await
             }
-            Err(error) => {
-                let close = matches!(error.cause, Cause::Unauthenticated);
-                let mut response = failure(&error);
-                if close {
-                    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-                }
-                response
-            }
+            Err(error) => Reply::refusal(&error).into_response(),
         };
         if *self.phase.borrow() > Phase::Serving {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -230,7 +243,7 @@ mod tests {
         let mut silent = TcpStream::connect(listener.local_addr().expect("its address")).expect("there is room");
         let (_leaving, phase) = watch::channel(Phase::Closing);
         let answer = |_, _, _| async { Response::new(Body::from("good bye")) };
-        serve(listener, Arc::new(open_gate()), phase, |_| Need::Nothing, answer).await.expect("it can be served");
+        serve(listener, Arc::new(open_gate()), phase, |_| Need::Nothing, None, answer).await.expect("it can be served");
         let mut said = String::new();
         caller.read_to_string(&mut said).expect("an answer, and the end");
         assert!(said.contains("connection: close") && said.ends_with("good bye"), "{said:?}");

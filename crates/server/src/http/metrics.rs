@@ -33,6 +33,7 @@ pub(crate) async fn serve_metrics(listener: TcpListener, gate: Arc<Gate>, gauges
         gate,
         phase,
         |_| Need::Scope(Scope::Observe),
+        None,
         move |request, visit, _received| {
             let router = router.clone();
             async move {

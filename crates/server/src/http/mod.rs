@@ -7,6 +7,7 @@ mod body;
 mod cache;
 mod compression;
 mod connections;
+mod fast_path;
 mod gate;
 mod infer;
 mod listener;
@@ -14,12 +15,15 @@ mod metrics;
 mod openapi;
 mod pace;
 mod received;
+mod reply;
 mod repository;
 mod routes;
 
 pub(crate) use accept::{BACKLOG, accept, speaks};
 pub(crate) use admin::serve_admin;
 pub(crate) use bodies::Held;
+#[cfg(test)]
+pub(crate) use fast_path::is_taken_and_read_as_hyper_reads_it;
 pub(crate) use gate::{Arrival, Gate, Visit};
 pub(crate) use listener::{Edge, IoThreads, Phase};
 pub(crate) use metrics::serve_metrics;

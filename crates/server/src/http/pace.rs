@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
@@ -94,6 +95,8 @@ impl HangUp for TcpStream {
 #[derive(Debug)]
 pub(super) struct Paced<S> {
     stream: S,
+    /// What was read and put back.
+    unread: Bytes,
     pace: Arc<Pace>,
     idle: Duration,
     head: Duration,
@@ -105,7 +108,16 @@ pub(super) struct Paced<S> {
 impl<S> Paced<S> {
     pub(super) fn new(stream: S, pace: Arc<Pace>, limits: &LimitsConfig) -> Self {
         let (idle, head, write) = (limits.idle_time, limits.header_time, limits.write_time);
-        Self { stream, pace, idle, head, write, reading: None, writing: None }
+        Self { stream, unread: Bytes::new(), pace, idle, head, write, reading: None, writing: None }
+    }
+
+    pub(super) fn get_ref(&self) -> &S {
+        &self.stream
+    }
+
+    /// Has what was read last be read once more.
+    pub(super) fn put_back(&mut self, read: &[u8]) {
+        self.unread = Bytes::copy_from_slice(read);
     }
 
     fn is_out_of_time(&mut self, context: &mut Context<'_>) -> bool {
@@ -158,6 +170,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Paced<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if !self.unread.is_empty() {
+            let length = self.unread.len().min(buffer.remaining());
+            buffer.put_slice(&self.unread.split_to(length));
+            return Poll::Ready(Ok(()));
+        }
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
         if read.is_pending() {

@@ -13,8 +13,8 @@ use axum::response::{IntoResponse, Json};
 use axum::routing::{MethodRouter, get, post};
 use serde::Serialize;
 
-use super::infer::failure;
 use super::listener::Edge;
+use super::reply::Reply;
 use super::{openapi, repository};
 use crate::access::Need;
 use crate::config::Scope;
@@ -131,7 +131,7 @@ pub(super) fn router(edge: Arc<Edge>) -> Router {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response<Body> {
-        failure(&self)
+        Reply::refusal(&self).into_response()
     }
 }
 
@@ -228,7 +228,8 @@ pub(super) fn no_route(method: &Method, uri: &Uri, known: &str) -> ApiError {
 
 pub(super) async fn wrong_method(method: Method, uri: Uri) -> Response<Body> {
     let path = uri.path();
-    let mut refusal = failure(&ApiError::new(Cause::MethodNotAllowed, format!("{path} does not answer {method}")));
+    let mut refusal =
+        ApiError::new(Cause::MethodNotAllowed, format!("{path} does not answer {method}")).into_response();
     // The router takes it for a model of that name, and would say what that answers.
     if path.ends_with(":predict") {
         refusal.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
