@@ -5,7 +5,9 @@
 //! thread's last one was read into, and written from memory that its last response was written from.
 //!
 //! Only what is as plain as nearly every inference request is taken: HTTP/1.1, a path and headers without anything unusual,
-//! a length, one request at a time. Whatever else comes is put back unread, and hyper serves the connection from there on.
+//! a length, one request at a time. What else is there as a whole, such as a question about a model before the first
+//! inference, hyper answers from memory. At anything else, such as chunks, what was read is put back, and hyper serves the
+//! connection from there on.
 
 use std::cell::RefCell;
 use std::future::{poll_fn, ready};
@@ -17,7 +19,7 @@ use std::time::Duration;
 
 use axum::http::header::{ACCEPT_ENCODING, AUTHORIZATION, HeaderName, ORIGIN};
 use axum::http::{HeaderMap, HeaderValue};
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
@@ -28,7 +30,7 @@ use super::body::{ended_early, too_slow};
 use super::gate::{Gate, Stream};
 use super::infer::{Asked, Hot, JSON_LENGTH, NEED, REQUEST_ID, TRACE, Target};
 use super::listener::Phase;
-use super::pace::{HangUp as _, Pace, Paced};
+use super::pace::{HangUp, Pace, Paced};
 use super::received::Received;
 use super::reply::Reply;
 use crate::access::{API_KEY, Peer};
@@ -46,7 +48,7 @@ const HEADERS: usize = 32;
 const HEEDED: [HeaderName; 7] = [JSON_LENGTH, REQUEST_ID, TRACE, ACCEPT_ENCODING, AUTHORIZATION, API_KEY, ORIGIN];
 
 /// What changes how a request is read.
-const UNUSUAL: [&str; 6] = ["transfer-encoding", "content-encoding", "expect", "upgrade", "te", "trailer"];
+const UNUSUAL: [&str; 5] = ["transfer-encoding", "expect", "upgrade", "te", "trailer"];
 
 thread_local! {
     /// What was read last.
@@ -76,8 +78,12 @@ struct Plain {
 }
 
 /// What came.
+#[derive(Debug)]
 enum Came {
     Plain(Plain),
+    /// A whole request, for something else.
+    Whole(Bytes),
+    /// What hyper must read on from.
     Other,
     /// Nothing any more.
     End,
@@ -92,11 +98,17 @@ pub(super) struct FastPath<'a> {
 }
 
 impl FastPath<'_> {
-    /// Answers plain inference requests, one after the other, until something else comes on `stream`, or nothing any more.
+    /// Answers requests, one after the other, until something comes on `stream` that is not for it, or nothing any more. A
+    /// whole request that is not plain is answered by `general`, with the bytes of a response.
     ///
     /// # Errors
     /// When the connection fails, or its caller is too slow.
-    pub(super) async fn serve(&self, stream: &mut Paced<Stream>, phase: &watch::Receiver<Phase>) -> io::Result<Left> {
+    pub(super) async fn serve<F: Future<Output = Vec<u8>>>(
+        &self,
+        stream: &mut Paced<Stream>,
+        phase: &watch::Receiver<Phase>,
+        general: impl Fn(Bytes) -> F,
+    ) -> io::Result<Left> {
         let mut told = phase.clone();
         let mut closing = pin!(told.wait_for(|phase| *phase == Phase::Closing).map(drop).fuse());
         loop {
@@ -110,15 +122,26 @@ impl FastPath<'_> {
                 }
                 Poll::Pending
             });
-            let plain = match came.await? {
-                Came::Plain(plain) => plain,
+            let closes = match came.await? {
+                Came::Plain(plain) => {
+                    let Some(reply) = self.answer(stream, plain).await else { return Ok(Left::Closed) };
+                    self.pace.is_answered();
+                    let closes = reply.closes() || *phase.borrow() > Phase::Serving;
+                    write(stream, |out| reply.write(closes, out)).await?;
+                    closes
+                }
+                Came::Whole(request) => {
+                    // Boxed, because it is seldom needed.
+                    let response = while_there(stream, Box::pin(general(request))).await;
+                    let Some(response) = response.filter(|response| !response.is_empty()) else {
+                        return Ok(Left::Closed);
+                    };
+                    write(stream, |out| out.extend_from_slice(&response)).await?;
+                    says_close(&response)
+                }
                 Came::Other => return Ok(Left::Unread),
                 Came::End => return Ok(Left::Closed),
             };
-            let Some(reply) = self.answer(stream, plain).await else { return Ok(Left::Closed) };
-            let closes = reply.closes() || *phase.borrow() > Phase::Serving;
-            self.pace.is_answered();
-            write(stream, &reply, closes).await?;
             if closes {
                 poll_fn(|context| Pin::new(&mut *stream).poll_shutdown(context)).await?;
                 return Ok(Left::Closed);
@@ -132,14 +155,10 @@ impl FastPath<'_> {
             let mut read = ReadBuf::new(room);
             ready!(Pin::new(&mut *stream).poll_read(context, &mut read))?;
             let read = read.filled();
-            let came = match Plain::of(read, &self.gate.in_force().config) {
-                Some(plain) => Came::Plain(plain),
-                None if read.is_empty() => Came::End,
-                None => {
-                    stream.put_back(read);
-                    Came::Other
-                }
-            };
+            let came = Came::of(read, &self.gate.in_force().config);
+            if matches!(came, Came::Other) {
+                stream.put_back(read);
+            }
             Poll::Ready(Ok(came))
         })
     }
@@ -164,35 +183,34 @@ impl FastPath<'_> {
         let body = arrived(stream, body, missing, visit.held.as_deref(), visit.in_force.config.limits.body_time).await;
         let body = body.map(|body| body.freeze().into());
         // Boxed, so that it is answered in memory that was used just before, and not in the connection's own, which is cold.
-        let mut reply = Box::pin(self.hot.reply(&visit, &target, Asked::of(&headers), received, ready(body)));
-        poll_fn(|context| match reply.as_mut().poll(context) {
-            Poll::Ready(reply) => Poll::Ready(Some(reply)),
-            Poll::Pending => stream.get_ref().poll_hang_up(context).map(|()| None),
-        })
-        .await
+        let reply = Box::pin(self.hot.reply(&visit, &target, Asked::of(&headers), received, ready(body)));
+        while_there(stream, reply).await
     }
 }
 
-impl Plain {
-    /// The request that begins with what was `read`, if it is plain, and nothing comes after it.
-    fn of(read: &[u8], config: &Config) -> Option<Self> {
+impl Came {
+    /// What it is that begins with what was `read`.
+    fn of(read: &[u8], config: &Config) -> Self {
+        if read.is_empty() {
+            return Self::End;
+        }
+        Self::request(read, config).unwrap_or(Self::Other)
+    }
+
+    fn request(read: &[u8], config: &Config) -> Option<Self> {
         let mut headers = [const { MaybeUninit::uninit() }; HEADERS];
         let mut request = httparse::Request::new(&mut []);
         let httparse::Status::Complete(head) = request.parse_with_uninit_headers(read, &mut headers).ok()? else {
             return None;
         };
         let limits = &config.limits;
-        let path = request.path.filter(|path| path.bytes().all(is_usual))?;
-        if request.method != Some("POST")
-            || request.version != Some(1)
+        if request.version != Some(1)
             || head > limits.header_bytes.get()
             || request.headers.len() > limits.headers.get()
         {
             return None;
         }
-        let target = Target::of_path(path)?;
-        let mut length = None;
-        let mut heeded = HeaderMap::new();
+        let (mut length, mut is_packed, mut heeded) = (None, false, HeaderMap::new());
         for header in request.headers.iter() {
             let is = |name: &str| header.name.eq_ignore_ascii_case(name);
             if is("content-length") {
@@ -204,19 +222,41 @@ impl Plain {
                 || UNUSUAL.iter().any(|name| is(name))
             {
                 return None;
+            } else if is("content-encoding") {
+                is_packed = true;
             } else if let Some(name) = HEEDED.into_iter().find(|name| is(name.as_str())) {
                 heeded.append(name, HeaderValue::from_bytes(header.value).ok()?);
             }
         }
-        let (length, there): (usize, _) = (length?, &read[head..]);
-        let missing = length.checked_sub(there.len())?;
-        if head + length > ROOM || length > config.http.max_body_bytes.get() {
-            return None;
+        let there = &read[head..];
+        let missing = length.unwrap_or(0_usize).checked_sub(there.len())?;
+        let path = request.path.filter(|path| request.method == Some("POST") && path.bytes().all(is_usual));
+        let target = path.and_then(Target::of_path).filter(|_| !is_packed);
+        match (target, length) {
+            (Some(target), Some(length)) if head + length <= ROOM && length <= config.http.max_body_bytes.get() => {
+                let mut body = BytesMut::with_capacity(length);
+                body.extend_from_slice(there);
+                Some(Self::Plain(Plain { target, headers: heeded, body, missing }))
+            }
+            _ => (missing == 0 && request.method != Some("CONNECT")).then(|| Self::Whole(Bytes::copy_from_slice(read))),
         }
-        let mut body = BytesMut::with_capacity(length);
-        body.extend_from_slice(there);
-        Some(Self { target, headers: heeded, body, missing })
     }
+}
+
+/// What comes of `answer`, unless the caller hangs up meanwhile.
+async fn while_there<T>(stream: &Paced<Stream>, mut answer: Pin<Box<impl Future<Output = T>>>) -> Option<T> {
+    poll_fn(|context| match answer.as_mut().poll(context) {
+        Poll::Ready(answer) => Poll::Ready(Some(answer)),
+        Poll::Pending => stream.get_ref().poll_hang_up(context).map(|()| None),
+    })
+    .await
+}
+
+/// Whether nothing more is answered after this response.
+fn says_close(response: &[u8]) -> bool {
+    const CLOSE: &[u8] = b"\r\nconnection: close\r\n";
+    let head = response.windows(4).position(|end| end == b"\r\n\r\n").map_or(response.len(), |end| end + 2);
+    response[..head].windows(CLOSE.len()).any(|line| line.eq_ignore_ascii_case(CLOSE))
 }
 
 /// Whether a path of such bytes is read everywhere as it is written.
@@ -264,14 +304,18 @@ async fn arrived(
     room.map(|()| body)
 }
 
-async fn write(stream: &mut Paced<Stream>, reply: &Reply, closes: bool) -> io::Result<()> {
+/// Sends what `compose` writes.
+async fn write<S>(stream: &mut Paced<S>, compose: impl Fn(&mut Vec<u8>)) -> io::Result<()>
+where
+    S: AsyncWrite + HangUp + Unpin,
+{
     let mut write = |bytes: &[u8], context: &mut Context<'_>| Pin::new(&mut *stream).poll_write(context, bytes);
     // Nearly always, the system takes all of it at once.
     let rest = poll_fn(|context| {
         WRITTEN.with_borrow_mut(|out| {
             out.clear();
             out.shrink_to(ROOM);
-            reply.write(closes, out);
+            compose(out);
             let written = match write(out, context) {
                 Poll::Ready(written) => written?,
                 Poll::Pending => 0,
@@ -290,10 +334,36 @@ async fn write(stream: &mut Paced<Stream>, reply: &Reply, closes: bool) -> io::R
     Ok(())
 }
 
-/// Whether what was read is taken here. What is, hyper must read the same way: as this request, and no other.
+/// Whether what was read is taken as plain. What is, hyper must read the same way: as this request, and no other. Nor may it
+/// find two requests in what it is given as one.
 #[cfg(test)]
 pub(crate) fn is_taken_and_read_as_hyper_reads_it(read: &[u8]) -> bool {
+    let plain = match Came::of(read, &Config::default()) {
+        Came::Plain(plain) => plain,
+        Came::Whole(request) => {
+            assert_eq!(request, read);
+            assert!(read_by_hyper(read).len() <= 1, "{:?}", read.escape_ascii().to_string());
+            return false;
+        }
+        Came::Other | Came::End => return false,
+    };
+    let rest = vec![0; plain.missing];
+    let seen = read_by_hyper(&[read, &rest].concat());
+    let [(target, headers, body)] = &seen[..] else { panic!("{} requests for hyper", seen.len()) };
+    assert_eq!(Some(&plain.target), target.as_ref());
+    for name in HEEDED {
+        let of = |headers: &HeaderMap| headers.get_all(&name).iter().cloned().collect::<Vec<_>>();
+        assert_eq!(of(&plain.headers), of(headers), "{name}");
+    }
+    assert_eq!([&plain.body[..], &rest].concat(), body[..]);
+    true
+}
+
+/// The requests that hyper finds.
+#[cfg(test)]
+fn read_by_hyper(bytes: &[u8]) -> Vec<(Option<Target>, HeaderMap, Bytes)> {
     use std::convert::Infallible;
+    use std::io::Cursor;
 
     use axum::http::{Request, Response};
     use http_body_util::{BodyExt as _, Empty};
@@ -301,39 +371,70 @@ pub(crate) fn is_taken_and_read_as_hyper_reads_it(read: &[u8]) -> bool {
     use hyper::server::conn::http1;
     use hyper::service::service_fn;
     use hyper_util::rt::TokioIo;
-    use tokio::io::AsyncWriteExt as _;
 
-    let Some(Plain { target, headers, body, missing }) = Plain::of(read, &Config::default()) else { return false };
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     let seen = RefCell::new(Vec::new());
     runtime.block_on(async {
-        let (near, mut far) = tokio::io::duplex(4 * ROOM);
-        far.write_all(&[read, &vec![0; missing]].concat()).await.expect("there is room");
-        far.shutdown().await.expect("it is open");
         let service = service_fn(|request: Request<Incoming>| async {
             let target = Target::of(&request);
             let (head, body) = request.into_parts();
             let body = body.collect().await.expect("it is there").to_bytes();
             seen.borrow_mut().push((target, head.headers, body));
-            Ok::<_, Infallible>(Response::new(Empty::<bytes::Bytes>::new()))
+            Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
         });
-        let served = http1::Builder::new().half_close(true).serve_connection(TokioIo::new(near), service).await;
-        assert!(served.is_ok(), "{served:?} of {:?}", read.escape_ascii().to_string());
+        let stream = TokioIo::new(tokio::io::join(Cursor::new(bytes), tokio::io::sink()));
+        // What it cannot read it refuses, and says so.
+        let _ = http1::Builder::new().half_close(true).serve_connection(stream, service).await;
     });
-    let seen = seen.into_inner();
-    let [(also, all, whole)] = &seen[..] else { panic!("{} requests for hyper", seen.len()) };
-    assert_eq!(Some(&target), also.as_ref());
-    for name in HEEDED {
-        let of = |headers: &HeaderMap| headers.get_all(&name).iter().cloned().collect::<Vec<_>>();
-        assert_eq!(of(&headers), of(all), "{name}");
-    }
-    assert_eq!([&body[..], &vec![0; missing]].concat(), whole[..]);
-    true
+    seen.into_inner()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn is_whole(bytes: &str) -> bool {
+        is_taken_and_read_as_hyper_reads_it(bytes.as_bytes());
+        matches!(Came::of(bytes.as_bytes(), &Config::default()), Came::Whole(_))
+    }
+
+    #[test]
+    fn what_is_there_as_a_whole_is_told_from_what_is_not() {
+        let get = "GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n";
+        assert!(is_whole(get));
+        assert!(is_whole(&get.replace("GET", "HEAD")) && is_whole(&get.replace("GET", "DELETE")));
+        assert!(!is_whole(&get.replace("GET", "CONNECT")));
+        assert!(!is_whole(&get[..get.len() - 1]) && !is_whole(&format!("{get}{get}")));
+        assert!(!is_whole(&get.replace("Host: x", "Connection: close")));
+        let post = "POST /v2/models/net/infer?x HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc";
+        assert!(
+            is_whole(post)
+                && is_whole(&post.replace("?x", "").replace("\r\n\r\n", "\r\nContent-Encoding: gzip\r\n\r\n"))
+        );
+        assert!(!is_whole(&post[..post.len() - 1]) && !is_whole(&format!("{post}d")));
+    }
+
+    #[test]
+    fn a_response_that_ends_its_connection_is_known_by_its_head() {
+        assert!(says_close(b"HTTP/1.1 200 OK\r\na: b\r\nConnection: close\r\n\r\n"));
+        assert!(says_close(b"HTTP/1.1 200 OK\r\nconnection: close\r\na: b\r\n\r\nbody"));
+        assert!(!says_close(b"HTTP/1.1 200 OK\r\na: b\r\n\r\n\r\nconnection: close\r\n"));
+    }
+
+    #[tokio::test]
+    async fn what_the_system_does_not_take_at_once_follows() {
+        let (near, mut far) = tokio::io::duplex(5);
+        let mut stream = Paced::new(near, std::sync::Arc::default(), &Config::default().limits);
+        let long: Vec<u8> = (0..2 * ROOM as u32).map(|i| i.to_le_bytes()[0]).collect();
+        for text in [&long[..], b"short", b""] {
+            let mut read = vec![0; text.len()];
+            let reads = tokio::io::AsyncReadExt::read_exact(&mut far, &mut read);
+            let (wrote, all) = tokio::join!(write(&mut stream, |out| out.extend_from_slice(text)), reads);
+            assert!(wrote.is_ok() && all.is_ok() && read == text);
+        }
+        drop(far);
+        assert!(write(&mut stream, |out| out.push(0)).await.is_err());
+    }
 
     fn taken(head: &str, body: &[u8]) -> bool {
         is_taken_and_read_as_hyper_reads_it(&[head.as_bytes(), body].concat())
@@ -387,7 +488,7 @@ mod tests {
         let request = b"POST /v2/models/net/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc";
         let count = |count| std::num::NonZeroUsize::new(count).expect("not zero");
         let mut config = Config::default();
-        let taken = |config: &Config| Plain::of(request, config).is_some();
+        let taken = |config: &Config| matches!(Came::of(request, config), Came::Plain(_));
         (config.limits.headers, config.limits.header_bytes) = (count(2), count(request.len() - 3));
         config.http.max_body_bytes = count(3);
         assert!(taken(&config));

@@ -1,7 +1,7 @@
 //! Serving connections of HTTP, on threads that share the listeners.
 
 use std::convert::Infallible;
-use std::io;
+use std::io::{self, Cursor};
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -14,6 +14,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use hyper_util::server::graceful::Watcher;
+use tokio::io::join;
 use tokio::sync::watch;
 use tower::ServiceExt;
 use volley_scheduler::Handoff;
@@ -181,14 +182,6 @@ where
         let is_encrypted = stream.is_encrypted();
         let mut stream = Paced::new(stream, Arc::clone(&pace), limits);
         let (this, peer, pace) = (&self, &peer, &*pace);
-        if let Some(hot) = self.hot.as_deref().filter(|_| !is_encrypted) {
-            let fast_path = FastPath { hot, gate: &self.gate, peer, pace };
-            match fast_path.serve(&mut stream, &self.phase).await {
-                Ok(Left::Unread) => {}
-                Ok(Left::Closed) => return,
-                Err(error) => return tracing::debug!(%error, "a connection ended early"),
-            }
-        }
         // Boxed, so that a request that is refused at once is answered in memory that was used just before, and not in the
         // connection's own, which is cold.
         let service = service_fn(move |request: Request<Incoming>| Box::pin(this.answer(request, peer, pace)));
@@ -200,6 +193,23 @@ where
         // farewell is encrypted, only who reads sees it.
         http.half_close(!is_encrypted);
         http.max_header_size(limits.header_bytes.get()).max_headers(limits.headers.get()).header_read_timeout(None);
+        if let Some(hot) = self.hot.as_deref().filter(|_| !is_encrypted) {
+            let fast_path = FastPath { hot, gate: &self.gate, peer, pace };
+            let http = &http;
+            let from_memory = |request| async move {
+                let mut response = Vec::new();
+                let stream = TokioIo::new(join(Cursor::new(request), &mut response));
+                if let Err(error) = http.serve_connection(stream, service).await {
+                    tracing::debug!(%error, "a request could not be answered");
+                }
+                response
+            };
+            match fast_path.serve(&mut stream, &self.phase, from_memory).await {
+                Ok(Left::Unread) => {}
+                Ok(Left::Closed) => return,
+                Err(error) => return tracing::debug!(%error, "a connection ended early"),
+            }
+        }
         let connection = http.serve_connection(TokioIo::new(stream), service);
         // A connection that was not read from yet is closed where it is told to close. This one will after its first request.
         let leaves = *self.phase.borrow() > Phase::Serving;

@@ -185,7 +185,7 @@ mod tests {
     use super::*;
 
     /// The same in both forms: the response, and what the bytes say.
-    async fn both(reply: impl Fn() -> Reply) -> (Response<Body>, StatusCode, HeaderMap, Vec<u8>) {
+    fn both(reply: impl Fn() -> Reply) -> (Response<Body>, StatusCode, HeaderMap, Vec<u8>) {
         let mut out = Vec::new();
         reply().write(reply().closes(), &mut out);
         let mut headers = [httparse::EMPTY_HEADER; 16];
@@ -214,7 +214,7 @@ mod tests {
             &|| Reply::refusal(&ApiError::new(Cause::TooOften(Duration::from_millis(1500)), "when?")).to(id(), None),
         ];
         for reply in replies {
-            let (response, status, mut headers, body) = both(reply).await;
+            let (response, status, mut headers, body) = both(reply);
             assert_eq!(response.status(), status);
             assert_eq!(headers.remove("content-length").expect("a length"), body.len().to_string().as_str());
             let date = headers.remove("date").expect("a date");
