@@ -128,8 +128,8 @@ mod tests {
 
     #[test]
     fn what_a_batch_costs_besides_its_run_makes_very_short_ones_dear() {
-        // As many rows a second at any size.
-        let measured = [1, 2, 4, 8, 16, 32].map(|rows| Measured { rows, seconds: 250e-6 * rows as f64 });
+        // As many rows a second at any size, each short against what a batch costs besides.
+        let measured = [1, 2, 4, 8, 16, 32].map(|rows| Measured { rows, seconds: AROUND / 0.6 * rows as f64 });
         assert_eq!(best(&measured).rows, 16);
         let long = measured.map(|size| Measured { seconds: size.seconds * 100.0, ..size });
         assert_eq!(best(&long).rows, 1);

@@ -1,4 +1,4 @@
-//! Requests that come in parts, in turns with others, or to a refusal: the connection stays in step.
+//! Requests that come in parts, in turns with others, or to a refusal: the connection stays in step, or ends.
 
 mod common;
 
@@ -6,7 +6,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use common::folder::Folder;
-use common::{Body, Connection, ServerProcess, binary_request, window};
+use common::{Body, Connection, ServerProcess, binary_request, eventually, window};
 use serde_json::json;
 use volley_server::NewKey;
 
@@ -35,6 +35,12 @@ fn send_in_parts(connection: &mut Connection, bytes: &[u8], cuts: &[usize]) {
             sleep(A_MOMENT);
         }
     }
+}
+
+/// Long before the server would close a silent connection.
+fn assert_ended(connection: &mut Connection) {
+    eventually("the end", || connection.is_answered());
+    assert!(connection.read().is_none());
 }
 
 #[test]
@@ -90,7 +96,7 @@ fn requests_of_every_kind_take_turns_on_one_connection() {
     assert_eq!(connection.read().expect("a reply").json()[0]["name"], "cnn_lstm");
     let reply = connection.send("GET", "/v2/health/live", &[("Connection", "close")], b"");
     assert_eq!((reply.status, reply.header("connection")), (200, Some("close")));
-    assert!(connection.read().is_none());
+    assert_ended(&mut connection);
 }
 
 #[test]
@@ -102,7 +108,7 @@ fn a_body_that_does_not_come_in_time_is_refused_and_its_connection_closed() {
     let reply = connection.read().expect("a reply");
     assert_eq!((reply.status, reply.header("connection")), (408, Some("close")), "{}", reply.error());
     assert!(reply.error().contains("limits.body_time"), "{}", reply.error());
-    assert!(connection.read().is_none());
+    assert_ended(&mut connection);
     let mut connection = server.connect();
     connection.write_raw(&request[..head + 100]);
     connection.finish_sending();
@@ -112,27 +118,68 @@ fn a_body_that_does_not_come_in_time_is_refused_and_its_connection_closed() {
 }
 
 #[test]
-fn who_is_refused_may_finish_sending_and_ask_again() {
+fn a_refusal_comes_at_once_ends_a_connection_that_is_out_of_step_and_keeps_no_room() {
     let settings = [("VOLLEY_LIMITS__BODY_BYTES", "13000"), ("VOLLEY_HTTP__MAX_BODY_BYTES", "13000")];
     let server = ServerProcess::start(&settings);
     let (request, head) = bytes(&request(), "");
-    // One holds the room there is; another is refused, reads why, and is answered once there is room.
     let mut holding = server.connect();
     holding.write_raw(&request[..head + 6000]);
     sleep(A_MOMENT);
-    let mut connection = server.connect();
-    send_in_parts(&mut connection, &request, &[head + 8000]);
-    let reply = connection.read().expect("a reply");
-    assert_eq!(reply.status, 503, "{}", String::from_utf8_lossy(&reply.body));
+    let mut refused = server.connect();
+    refused.write_raw(&request[..head + 6500]);
+    let reply = refused.read().expect("a reply");
+    assert_eq!((reply.status, reply.header("connection")), (503, Some("close")), "{}", reply.error());
     assert!(reply.error().contains("limits.body_bytes") && reply.header("retry-after").is_some());
+    // There is room for a small one, which is read, and found wrong.
+    let mut small = server.connect();
+    assert_eq!(small.send("POST", INFER, &[], &[b'x'; 6000]).status, 400);
+    // A whole one that is refused ends nothing.
+    small.write_raw(&request);
+    assert_eq!(small.read().expect("a reply").status, 503);
     holding.write_raw(&request[head + 6000..]);
     assert_eq!(holding.read().expect("a reply").status, 200);
-    connection.write_raw(&request);
-    assert_eq!(connection.read().expect("a reply").status, 200);
+    small.write_raw(&request);
+    assert_eq!(small.read().expect("a reply").status, 200);
+    refused.write_raw(&request[head + 6500..]);
+    assert_ended(&mut refused);
 }
 
 #[test]
-fn who_is_not_known_may_finish_sending_and_reads_why() {
+fn the_rest_of_a_refused_body_is_no_request() {
+    let server = ServerProcess::start(&[("VOLLEY_LIMITS__BODY_TIME", "200ms")]);
+    let next = "GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n";
+    for header in ["Inference-Header-Content-Length: x", "Origin: http://page"] {
+        let mut connection = server.connect();
+        let head = format!("POST {INFER} HTTP/1.1\r\nHost: x\r\n{header}\r\nContent-Length: 100\r\n\r\n{{");
+        connection.write_raw(head.as_bytes());
+        let reply = connection.read().expect("a reply");
+        assert_eq!(reply.header("connection"), Some("close"), "{}", reply.error());
+        connection.write_raw(next.as_bytes());
+        assert_ended(&mut connection);
+    }
+}
+
+#[test]
+fn what_is_plain_does_not_pass_hyper() {
+    let server = ServerProcess::start(&[("VOLLEY_LOG__FILTER", "debug")]);
+    let mut connection = server.connect();
+    assert_eq!(connection.infer(&request()).status, 200);
+    assert_eq!(connection.send("GET", "/v2/health/live", &[], b"").status, 200);
+    assert_eq!(connection.infer(&request()).status, 200);
+    let passes =
+        |log: &[serde_json::Value]| log.iter().filter(|entry| entry["message"] == "hyper serves a connection").count();
+    server.terminate();
+    let (_, log) = server.wait();
+    assert_eq!(passes(&log), 0);
+    let server = ServerProcess::start(&[("VOLLEY_LOG__FILTER", "debug")]);
+    let reply = server.connect().send("GET", "/v2/health/live", &[("Connection", "close")], b"");
+    assert_eq!(reply.status, 200);
+    server.terminate();
+    assert_eq!(passes(&server.wait().1), 1);
+}
+
+#[test]
+fn who_is_known_is_answered_and_who_is_not_reads_why_at_once() {
     let (folder, key) = (Folder::new("fast-path"), NewKey::make().expect("random numbers"));
     let file = folder.write("volley.toml", &format!("[security.callers.desk]\nkeys = [\"{}\"]\n", key.digest()));
     let server = ServerProcess::start_with(&["--config", &file], &[]);
@@ -141,9 +188,16 @@ fn who_is_not_known_may_finish_sending_and_reads_why() {
     let mut connection = server.connect();
     connection.write_raw(&known);
     assert_eq!(connection.read().expect("a reply").status, 200);
-    send_in_parts(&mut connection, &strange, &[head + 100]);
+    let (bearer, _) = bytes(&request(), &format!("Authorization: Bearer {}\r\n", key.secret()));
+    connection.write_raw(&bearer);
+    assert_eq!(connection.read().expect("a reply").status, 200);
+    connection.write_raw(&strange[..head + 100]);
     let reply = connection.read().expect("a reply");
     assert_eq!((reply.status, reply.header("connection")), (401, Some("close")), "{}", reply.error());
     assert_eq!(reply.header("www-authenticate"), Some("Bearer"));
-    assert!(connection.read().is_none());
+    assert_ended(&mut connection);
+    let mut connection = server.connect();
+    let reply = connection.send("GET", "/v2", &[], b"");
+    assert_eq!((reply.status, reply.header("connection")), (401, Some("close")), "{}", reply.error());
+    assert_ended(&mut connection);
 }

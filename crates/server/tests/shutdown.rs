@@ -75,6 +75,20 @@ fn a_linger_beyond_the_grace_period_still_leaves_time_to_finish_in() {
 }
 
 #[test]
+fn half_a_head_does_not_keep_the_server_whatever_was_said_before_it() {
+    let server = ServerProcess::start(&[("VOLLEY_SHUTDOWN__LINGER", "0s"), ("VOLLEY_SHUTDOWN__GRACE", "5s")]);
+    let mut fresh = server.connect();
+    fresh.write_raw(b"POST /v2/mod");
+    let mut asked = server.connect();
+    assert_eq!(asked.send("GET", "/v2/health/live", &[], b"").status, 200);
+    asked.write_raw(b"POST /v2/mod");
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    server.terminate();
+    let (success, log) = server.wait();
+    assert!(success, "{log:?}");
+}
+
+#[test]
 fn a_connection_that_says_half_a_word_and_stays_does_not_keep_the_server() {
     let server = ServerProcess::start(&[]);
     let mut half_open = TcpStream::connect(server.grpc).expect("the listener is there");

@@ -123,6 +123,11 @@ impl Gate {
         self.in_force.load_full()
     }
 
+    /// The same, for a moment.
+    pub(super) fn in_force_now(&self) -> arc_swap::Guard<Arc<InForce>> {
+        self.in_force.load()
+    }
+
     /// Takes in a connection that was accepted; `None` if there is no place for it, which it is told where it can be.
     pub(crate) fn enter(&self, stream: TcpStream, address: SocketAddr) -> Option<Arrival> {
         // Without this, a response can wait 40 ms for the caller's delayed acknowledgement.

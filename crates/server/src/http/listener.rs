@@ -5,7 +5,7 @@ use std::io::{self, Cursor};
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::http::{HeaderValue, Request, Response, header};
@@ -21,7 +21,7 @@ use volley_scheduler::Handoff;
 
 use super::accept::{accept, speaks};
 use super::body::RequestBody;
-use super::fast_path::{FastPath, Left};
+use super::fast_path::{self, FastPath, Left};
 use super::gate::{Arrival, Gate, Stream, Visit};
 use super::infer::{Asked, Hot, Target, read_body};
 use super::pace::{Pace, Paced};
@@ -33,6 +33,9 @@ use crate::grpc;
 use crate::joining::join_until;
 use crate::pipeline::Pipeline;
 use crate::yielding::yield_to_workers;
+
+/// How long the rest of a head may take that had begun when the server closed its connections.
+const HEAD_GRACE: Duration = Duration::from_millis(100);
 
 /// Where the server is in its life. It only moves forward.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -124,8 +127,8 @@ async fn serve_inference(listener: TcpListener, grpc: TcpListener, edge: Arc<Edg
 }
 
 /// Serves HTTP on `listener` until `phase` says to leave, and then until every connection is closed. A request is let in by
-/// what it `needs`, and answered by `answer`, which is told when it arrived. Where there is something `hot`, it answers plain
-/// inference requests that are not encrypted, without the detour.
+/// what it `needs`, and answered by `answer`, which is told when it arrived. Where there is something `hot`, connections
+/// that are not encrypted begin on the fast path.
 ///
 /// # Errors
 /// When the listener cannot be used.
@@ -197,12 +200,13 @@ where
             let fast_path = FastPath { hot, gate: &self.gate, peer, pace };
             let http = &http;
             let from_memory = |request| async move {
-                let mut response = Vec::new();
-                let stream = TokioIo::new(join(Cursor::new(request), &mut response));
-                if let Err(error) = http.serve_connection(stream, service).await {
-                    tracing::debug!(%error, "a request could not be answered");
+                let mut bytes = Vec::new();
+                let stream = TokioIo::new(join(Cursor::new(request), &mut bytes));
+                let ended = http.serve_connection(stream, service).await;
+                if let Err(error) = &ended {
+                    tracing::debug!(%error, "a request could not be read");
                 }
-                response
+                fast_path::Response::new(bytes, ended.is_ok())
             };
             match fast_path.serve(&mut stream, &self.phase, from_memory).await {
                 Ok(Left::Unread) => {}
@@ -210,12 +214,18 @@ where
                 Err(error) => return tracing::debug!(%error, "a connection ended early"),
             }
         }
+        tracing::debug!("hyper serves a connection");
         let connection = http.serve_connection(TokioIo::new(stream), service);
         // A connection that was not read from yet is closed where it is told to close. This one will after its first request.
-        let leaves = *self.phase.borrow() > Phase::Serving;
-        let ended = if leaves { connection.await } else { watcher.watch(connection).await };
-        if let Err(error) = ended {
-            tracing::debug!(%error, "a connection ended early");
+        let leaves = *self.phase.borrow() == Phase::Closing;
+        let served = async { if leaves { connection.await } else { watcher.watch(connection).await } };
+        let mut phase = self.phase.clone();
+        tokio::select! {
+            biased;
+            ended = served => if let Err(error) = ended {
+                tracing::debug!(%error, "a connection ended early");
+            },
+            () = unfinished_head(&mut phase, pace) => tracing::debug!("a head was not finished before the server left"),
         }
     }
 
@@ -234,6 +244,17 @@ where
         }
         pace.is_answered();
         Ok(response)
+    }
+}
+
+/// Waits until the server closes its connections while only a part of a request's head is there, of which hyper thinks that
+/// it must be waited for.
+async fn unfinished_head(phase: &mut watch::Receiver<Phase>, pace: &Pace) {
+    let _ = phase.wait_for(|phase| *phase == Phase::Closing).await;
+    // The rest may be on its way.
+    tokio::time::sleep(HEAD_GRACE).await;
+    if !pace.is_at_a_head() {
+        std::future::pending::<()>().await;
     }
 }
 

@@ -56,6 +56,11 @@ impl Pace {
         self.step_to(Stage::Answering);
     }
 
+    /// Whether a request's first bytes are there, and not all of its head.
+    pub(super) fn is_at_a_head(&self) -> bool {
+        self.stage() == Stage::Head
+    }
+
     /// The response is there.
     pub(super) fn is_answered(&self) {
         self.step_to(Stage::Idle);
@@ -91,7 +96,7 @@ impl HangUp for TcpStream {
 /// A stream that ends with an error where it waits for too long, or where its caller hangs up while being answered.
 ///
 /// hyper would find out about the latter by reading, for which it takes a buffer as large as a request's for each one under
-/// way. Here it is told not to, and finds out where it flushes: it does that whenever it has been woken.
+/// way. Here it is told not to, and finds out where it flushes: it does that whenever it has been woken. (The fast path asks.)
 #[derive(Debug)]
 pub(super) struct Paced<S> {
     stream: S,

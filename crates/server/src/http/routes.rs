@@ -68,8 +68,8 @@ impl Route {
     }
 }
 
-/// All of them. What is a good inference request never comes to its handler here: hyper's service takes it before; what
-/// comes has a name that is no text.
+/// All of them. What is a good inference request never comes to its handler here: the fast path, or hyper's service, takes it
+/// before; what comes has a name that is no text.
 pub(super) fn table() -> Vec<Route> {
     const LIVE: &str = "Whether the server runs";
     const READY: &str = "Whether the server takes requests for all its models";
