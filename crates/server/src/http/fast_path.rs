@@ -1,8 +1,8 @@
 //! The short way of a plain inference request: read, answered and written without a general implementation of HTTP.
 //!
-//! Such an implementation keeps buffers and state of each connection, cold by the time of its next request, and builds what no
-//! inference needs: a quarter of what it costs to refuse one, a sixth of a cached answer. Here a request is read into memory that the
-//! thread's last one was read into, and written from memory that its last response was written from.
+//! Such an implementation keeps buffers and state of each connection, cold by the time of its next request, and builds what
+//! no inference needs: a quarter of what it costs to refuse one, a sixth of a cached answer. Here a request is read into
+//! memory that the thread's last one was read into, and written from memory that its last response was written from.
 //!
 //! Only what is as plain as nearly every inference request is taken: HTTP/1.1, a path and headers without anything unusual,
 //! a length, one request at a time. What else is there as a whole, such as a question about a model before the first
