@@ -7,6 +7,10 @@ use volley_gpu_runtime::{DataType, Outputs, TensorSpec};
 use super::binding::InferRequest;
 use super::text::Text;
 
+/// Room for the JSON of a few outputs beside their values. What few features and their JSON need together, an allocator
+/// has at hand: glibc's does where it is no more than 1032 bytes.
+const ROOM: usize = 384;
+
 /// A response body, and how much of it is JSON if raw tensors follow.
 #[derive(Debug)]
 pub(crate) struct Encoded {
@@ -54,7 +58,7 @@ pub(crate) fn complaint(message: &str) -> Bytes {
 pub(crate) fn encode(answerer: Answerer<'_>, request: &InferRequest, outputs: &Outputs) -> Encoded {
     let raw = || request.outputs.iter().filter(|wanted| wanted.binary).map(|wanted| outputs.values(wanted.index));
     let raw_length = raw().map(<[u8]>::len).sum::<usize>();
-    let mut json = Text::with_room(512 + raw_length);
+    let mut json = Text::with_room(ROOM + raw_length);
     json.raw("{");
     if let Some(id) = &request.id {
         json.raw("\"id\":");
