@@ -3,6 +3,7 @@
 mod affinity;
 mod autotune;
 mod binding;
+mod company;
 mod config;
 #[cfg(feature = "nvml")]
 mod device;
@@ -32,6 +33,7 @@ mod triton;
 
 pub use affinity::pin_current_thread;
 pub use autotune::Measured;
+pub use company::Company;
 pub use config::{ConfigError, DeclaredTensor, EnsembleConfig, ModelConfig, VersionPolicy};
 #[cfg(feature = "nvml")]
 pub use device::{DeviceError, DeviceMonitor, DeviceSample};

@@ -11,6 +11,7 @@ use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::value::{Outlet, TensorElementType, ValueType};
 
 use crate::autotune::{self, Measured, powers_of_two};
+use crate::company::Company;
 use crate::config::{DeclaredTensor, ModelConfig};
 use crate::error::{LoadError, LoadReason};
 use crate::file::ModelFile;
@@ -158,6 +159,7 @@ pub struct Model {
     inputs: Arc<[TensorSpec]>,
     outputs: Arc<[TensorSpec]>,
     measured: Arc<[Measured]>,
+    company: Company,
     /// Bytes by which the process grew with the first session, or those of the files if they are more.
     session_bytes: u64,
     /// See [`Model::runtime_bytes`].
@@ -254,6 +256,7 @@ impl Model {
             inputs,
             outputs,
             measured: Arc::new([]),
+            company: Company::Unknown,
             session_bytes: 0,
             runtime: runtime_bytes(library, options).map_err(fail)?,
         };
@@ -275,6 +278,11 @@ impl Model {
             }
         };
         model.measured = measured.into();
+        model.company = match &version.golden {
+            // It was held against its golden outputs alone and in batches.
+            Some(_) => Company::Indifferent,
+            None => Company::of(&mut session, &model.inputs, &model.outputs, &model.options.sizes()),
+        };
         let in_files = model.file.parts().map(|part| part.len() as u64).sum();
         model.session_bytes = headroom::resident().saturating_sub(before).max(in_files);
         // ONNX Runtime may have written none, for a graph that it cannot write.
@@ -377,6 +385,13 @@ impl Model {
     #[must_use]
     pub fn measured(&self) -> &[Measured] {
         &self.measured
+    }
+
+    /// Whether the answer to a row depends on who else is in its batch, or on chance. What has golden outputs was held
+    /// against them alone and in batches; else it is asked about made-up rows at load.
+    #[must_use]
+    pub fn company(&self) -> Company {
+        self.company
     }
 
     /// The smallest batch that does nearly the most rows per second on this machine, as measured at load. Waiting for

@@ -55,6 +55,14 @@ pub(crate) fn read(text: &str, model: &str) -> Result<TritonConfig, PbtxtError> 
                     }
                 }
             }
+            "response_cache" => {
+                for part in &field.message()?.fields {
+                    match part.name.as_str() {
+                        "enable" => read.config.cache = Some(part.word()? != "false"),
+                        _ => read.unused.push(unused(part, "nothing here answers to it")),
+                    }
+                }
+            }
             "instance_group" => read.unused.push(unused(field, "each worker has a session of its own")),
             "parameters" => {
                 let key = field.message()?.fields.iter().find(|entry| entry.name == "key");
@@ -211,6 +219,14 @@ parameters { key: "intra_op_thread_count" value: { string_value: "1" } }
 optimization { execution_accelerators { gpu_execution_accelerator: [ { name: "tensorrt" } ] } }
 model_warmup [ { name: "zeros" } ]
 "#;
+
+    #[test]
+    fn whether_results_may_be_kept_is_taken_from_the_file() {
+        let cache = |text: &str| read(text, "net").expect("a good file").config.cache;
+        assert_eq!(cache("response_cache { enable: false }"), Some(false));
+        assert_eq!(cache("response_cache { enable: true }"), Some(true));
+        assert_eq!(cache(TYPICAL), None);
+    }
 
     #[test]
     fn a_typical_file_is_used_where_it_can_be_and_the_rest_is_listed() {

@@ -18,7 +18,6 @@ const INVALID: u32 = 3;
 const DEADLINE: u32 = 4;
 const NOT_FOUND: u32 = 5;
 const EXHAUSTED: u32 = 8;
-const OUT_OF_RANGE: u32 = 11;
 const UNIMPLEMENTED: u32 = 12;
 const UNAVAILABLE: u32 = 14;
 
@@ -67,8 +66,10 @@ fn health_is_told_and_what_is_not_offered_is_said_to_be_so() {
     let missing = client.call("ModelMetadata", &[], &Named { name: "other".into(), version: String::new() });
     assert_eq!(missing.code, NOT_FOUND);
     assert!(missing.message.contains("`other` is not served; served: cnn_lstm"), "{}", missing.message);
-    let missing = client.call("ModelReady", &[], &Named { version: "9".into(), ..cnn_lstm() });
-    assert_eq!(missing.code, NOT_FOUND);
+    // Callers wait in a loop for a model to be ready: that it is not there is no error.
+    for other in [Named { version: "9".into(), ..cnn_lstm() }, Named { name: "other".into(), version: String::new() }] {
+        assert!(!client.call("ModelReady", &[], &other).read::<Yes>().yes, "{other:?}");
+    }
     assert_eq!(client.call("TraceSetting", &[], &Nothing {}).code, UNIMPLEMENTED);
     assert_eq!(client.call_raw("/elsewhere.Service/Method", &[], vec![framed(&[], false)]).code, UNIMPLEMENTED);
     let shared = client.call("SystemSharedMemoryRegister", &[], &Nothing {});
@@ -229,6 +230,9 @@ fn a_stream_is_answered_in_order_and_goes_on_after_a_refusal() {
         let StreamResponse { error_message, response } = stream.next();
         let response = response.expect("an id at least");
         assert_eq!(response.id, turn.to_string());
+        // What Triton's callers wait for.
+        let is_last = response.parameters.get("triton_final_response").and_then(|parameter| parameter.bool);
+        assert_eq!(is_last, Some(true));
         if turn % 10 == 9 {
             assert!(error_message.contains("inputs[0].name"), "{error_message}");
         } else {
@@ -272,7 +276,8 @@ fn a_compressed_message_is_read_and_answered_compressed_and_a_bomb_is_refused() 
     let asked = [("grpc-accept-encoding", "identity,deflate,gzip")];
     assert_eq!(client.call_raw(&path, &asked, vec![framed(&message, false)]).compressed, [false]);
     let large = client.call_raw(&path, &[], vec![framed(&vec![0; 17 << 20], false).slice(..1000)]);
-    assert_eq!(large.code, OUT_OF_RANGE, "{}", large.message);
+    assert_eq!(large.code, EXHAUSTED, "{}", large.message);
+    assert!(large.message.contains("http.max_body_bytes"), "{}", large.message);
 }
 
 #[test]

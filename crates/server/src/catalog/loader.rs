@@ -1,5 +1,6 @@
 //! Makes what is served out of what lies in the repository.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -9,7 +10,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use volley_cache::{KeyHasher, Keyer};
 use volley_gpu_runtime::{
-    Ensemble, Instances, Library, LoadError, Model, ModelConfig, ModelFolder, ModelOptions, Repository,
+    Company, Ensemble, Instances, Library, LoadError, Model, ModelConfig, ModelFolder, ModelOptions, Repository,
     RepositoryError, VersionFolder,
 };
 use volley_scheduler::GroupConfig;
@@ -197,9 +198,14 @@ impl Loader {
         });
         let parts = models.map(Part::of).collect();
         let identity = Identity { model: name, version: &number, variant: ENSEMBLE, parts }.begin(&self.keyer);
-        let full = members[0].variant.groups.together.full_rows();
+        let full = members.iter().map(|member| member.variant.groups.together.full_rows()).min().unwrap_or(1);
+        // One whose results are not kept by itself has none in the ensemble's either.
+        let mut config = config.clone();
+        if members.iter().any(|member| member.variant.kept.is_none()) {
+            config.cache = Some(false);
+        }
         let runs = Runs::Several(Members { ensemble, members });
-        Ok(self.variant(name, version, ENSEMBLE, runs, identity, full, config))
+        Ok(self.variant(name, version, ENSEMBLE, runs, identity, full, &config))
     }
 
     fn open(
@@ -239,9 +245,43 @@ impl Loader {
         let variant = model.variant().to_owned();
         let (number, parts) = (version.number.to_string(), vec![Part::of(&model)]);
         let identity = Identity { model: name, version: &number, variant: &variant, parts }.begin(&self.keyer);
-        let full = config.full_batch.unwrap_or(model.best_batch());
+        let company = model.company();
+        let (mut full, mut config) = (model.best_batch(), Cow::Borrowed(config));
+        match company {
+            Company::Matters if config.full_batch.is_none() => {
+                full = NonZeroUsize::MIN;
+                tracing::warn!(
+                    model = name,
+                    version = number,
+                    variant,
+                    "a row is answered otherwise among others than alone, so that requests are not computed together; \
+                     full_batch says that they are nevertheless"
+                );
+            }
+            Company::Random if config.cache.is_none() => {
+                config.to_mut().cache = Some(false);
+                tracing::warn!(
+                    model = name,
+                    version = number,
+                    variant,
+                    "a row is not answered alike when it is asked again, so that results are not kept; cache says that they \
+                     are nevertheless"
+                );
+            }
+            Company::Unknown => {
+                tracing::info!(
+                    model = name,
+                    version = number,
+                    variant,
+                    "whether a row is answered otherwise among others than alone could not be found out; a golden file \
+                     would say"
+                );
+            }
+            _ => {}
+        }
+        let full = config.full_batch.unwrap_or(full);
         let instances = Instances::open(model, self.workers).map_err(|error| LoadFailure::of_model(&error))?;
-        Ok(self.variant(name, version, &variant, Runs::One(instances), identity, full.get(), config))
+        Ok(self.variant(name, version, &variant, Runs::One(instances), identity, full.get(), &config))
     }
 
     #[expect(clippy::too_many_arguments, reason = "they are what a served variant is made of")]

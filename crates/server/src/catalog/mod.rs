@@ -110,12 +110,17 @@ impl Catalog {
         told(self.change(move |catalog| catalog.load_anew(&model))?.await)
     }
 
-    /// Serves `model` no more, whether or not this is waited for to the end. What was asked before is answered.
+    /// Serves `model` no more, if it is served, whether or not this is waited for to the end. What was asked before is
+    /// answered.
     ///
     /// # Errors
-    /// [`ApiError`] with status 404 for a model that is not served, 503 where too many loads wait.
+    /// [`ApiError`] with status 503 where too many loads wait.
     pub(crate) async fn unload(self: &Arc<Self>, model: String) -> Result<(), ApiError> {
-        told(self.change(move |catalog| catalog.take_down(&model))?.await)
+        let take_down = move |catalog: &Self| {
+            catalog.take_down(&model);
+            Ok(())
+        };
+        told(self.change(take_down)?.await)
     }
 
     /// Puts other settings of single models in force: of those that are served, the ones whose settings change are loaded
@@ -188,11 +193,11 @@ impl Catalog {
     }
 
     /// In its turn.
-    fn take_down(&self, model: &str) -> Result<(), ApiError> {
-        versions(&self.served.load(), model)?;
-        self.replace(model, None);
-        tracing::info!(model, "unloaded");
-        Ok(())
+    fn take_down(&self, model: &str) {
+        if self.served.load().contains_key(model) {
+            self.replace(model, None);
+            tracing::info!(model, "unloaded");
+        }
     }
 
     fn failures(&self) -> MutexGuard<'_, BTreeMap<String, String>> {

@@ -130,6 +130,13 @@ impl ModelInferResponse {
     pub(crate) fn of_id(id: String) -> Self {
         Self { id, ..Default::default() }
     }
+
+    /// The same, saying that it is the last for its request, for which callers of Triton's streams look.
+    pub(crate) fn last(mut self) -> Self {
+        let says = InferParameter { choice: Some(Choice::Bool(true)) };
+        self.parameters.insert("triton_final_response".to_owned(), says);
+        self
+    }
 }
 
 /// A request taken apart, not yet checked against a model.

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tonic::{Status, Streaming};
 use volley_scheduler::{Handoff, TenantId};
 
+use super::status::as_grpc_has_it;
 use crate::access::{Need, Peer};
 use crate::codec::{self, Message, ModelInferRequest, ModelInferResponse};
 use crate::config::Scope;
@@ -98,21 +99,17 @@ pub(super) fn infer_each(
         let patience = patience.map(|patience| patience.saturating_sub(received.at.saturating_duration_since(opened)));
         let let_in = request.map(|request| (caller.admit(&edge, request.encoded_len()), request));
         async move {
-            let (visit, request) = let_in?;
+            let (visit, request) = let_in.map_err(as_grpc_has_it)?;
             let id = request.id.clone();
             let result = match visit {
                 Ok(visit) => infer(&edge, &handoff, visit.tenant(), request, received, patience).await,
                 Err(refused) => Err(refused),
             };
-            Ok(match result {
-                Ok(response) => {
-                    ModelStreamInferResponse { error_message: String::new(), infer_response: Some(response) }
-                }
-                Err(error) => ModelStreamInferResponse {
-                    error_message: error.message,
-                    infer_response: Some(ModelInferResponse::of_id(id)),
-                },
-            })
+            let (error_message, response) = match result {
+                Ok(response) => (String::new(), response),
+                Err(error) => (error.message, ModelInferResponse::of_id(id)),
+            };
+            Ok(ModelStreamInferResponse { error_message, infer_response: Some(response.last()) })
         }
     };
     until_closing(phase, requests).map(answer).buffered(IN_FLIGHT)

@@ -13,7 +13,7 @@ use prost::Message;
 use tonic::Status;
 use tonic::body::Body;
 
-use crate::error::ApiError;
+use crate::error::{ApiError, Cause};
 
 /// Bytes before a message: whether it is compressed, and its length.
 const PREFIX: usize = 5;
@@ -26,8 +26,8 @@ pub(super) fn is_compressed(headers: &HeaderMap) -> bool {
 /// Reads the one message of a call, of at most `limit` bytes.
 ///
 /// # Errors
-/// What the body ended with; `INVALID_ARGUMENT` for what is no message of this kind, or more than one; `OUT_OF_RANGE` for one
-/// that is too large, as soon as it says so; `INTERNAL`, as gRPC has it, for one that says it is compressed.
+/// What the body ended with; `INVALID_ARGUMENT` for what is no message of this kind, or more than one; `RESOURCE_EXHAUSTED`
+/// for one that is too large, as soon as it says so; `INTERNAL`, as gRPC has it, for one that says it is compressed.
 pub(super) async fn read<M, B>(mut body: B, limit: usize) -> Result<M, Status>
 where
     M: Message + Default,
@@ -59,9 +59,15 @@ fn length(whole: &[u8], limit: usize) -> Result<Option<usize>, Status> {
     }
     let length = usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX);
     if length > limit {
-        return Err(Status::out_of_range(format!("a message of {length} bytes is too large; {limit} are allowed")));
+        return Err(too_large(limit));
     }
     Ok(Some(length))
+}
+
+/// Refuses a message.
+pub(super) fn too_large(limit: usize) -> Status {
+    let message = format!("message: more than {limit} bytes; send fewer rows, or raise http.max_body_bytes");
+    ApiError::new(Cause::TooLarge, message).into()
 }
 
 /// Copies nothing but `more` from the second time on: what was joined before has no other owner.
@@ -77,10 +83,10 @@ fn joined(whole: Bytes, more: &[u8]) -> Bytes {
 /// `OUT_OF_RANGE` for four gigabytes and more, which no message can have.
 pub(super) fn answer(message: &impl Message, call: Arc<()>) -> Result<Response<Body>, Status> {
     let length = message.encoded_len();
-    let too_large = |_| Status::out_of_range(format!("the answer has {length} bytes, more than a message can have"));
+    let longest = |_| Status::out_of_range(format!("the answer has {length} bytes, more than a message can have"));
     let mut framed = BytesMut::with_capacity(PREFIX + length);
     framed.put_u8(0);
-    framed.put_u32(u32::try_from(length).map_err(too_large)?);
+    framed.put_u32(u32::try_from(length).map_err(longest)?);
     message.encode_raw(&mut framed);
     let mut ended = HeaderMap::with_capacity(1);
     ended.insert(Status::GRPC_STATUS, HeaderValue::from_static("0"));
@@ -145,7 +151,11 @@ mod tests {
             (&whole[..whole.len() - 1], Code::InvalidArgument, "ends before"),
             (&[&whole[..], &whole[..]].concat(), Code::InvalidArgument, "bytes after it"),
             (&[0, 0, 0, 0, 3, 255, 255, 255], Code::InvalidArgument, "message"),
-            (&[0, 0, 0, 0, 101], Code::OutOfRange, "101 bytes is too large; 100 are allowed"),
+            (
+                &[0, 0, 0, 0, 101],
+                Code::ResourceExhausted,
+                "more than 100 bytes; send fewer rows, or raise http.max_body_bytes",
+            ),
             (&compressed, Code::Internal, "compressed"),
         ];
         for (sent, code, reason) in cases {
@@ -156,7 +166,7 @@ mod tests {
         // Nothing more is waited for.
         let endless = stream::repeat_with(|| Ok::<_, Status>(Frame::data(Bytes::from_static(&[0, 255, 0, 0, 0]))));
         let refusal = read::<NamedModel, _>(StreamBody::new(endless), LIMIT).now_or_never().expect("at once");
-        assert_eq!(refusal.expect_err("too large").code(), Code::OutOfRange);
+        assert_eq!(refusal.expect_err("too large").code(), Code::ResourceExhausted);
     }
 
     #[test]

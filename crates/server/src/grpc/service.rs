@@ -12,12 +12,13 @@ use prost::Message as _;
 use tonic::body::Body;
 use tonic::codec::CompressionEncoding;
 use tonic::server::Grpc;
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 use tower::service_fn;
 use volley_scheduler::Handoff;
 
 use super::infer::{StreamCaller, infer, infer_each};
 use super::plain;
+use super::status::as_grpc_has_it;
 use super::timeout::patience;
 use super::wire::Wire;
 use crate::access::{Need, Peer};
@@ -159,7 +160,11 @@ async fn tell(edge: &Arc<Edge>, mut visit: Visit, request: Request<Incoming>) ->
             unary(limit, request, |_: Nothing| ready()).await
         }
         "/inference.GRPCInferenceService/ModelReady" => {
-            let is_ready = |model: NamedModel| protocol::model_is_ready(catalog, &model.name, model.version());
+            // One that is not there is not ready, and no error: callers wait for it to come.
+            let is_ready = |model: NamedModel| match protocol::model_is_ready(catalog, &model.name, model.version()) {
+                Err(error) if error.cause == Cause::NotFound => Ok(false),
+                other => other,
+            };
             unary(limit, request, |model| ready(is_ready(model).map(|ready| ModelReadyResponse { ready }))).await
         }
         "/inference.GRPCInferenceService/ServerMetadata" => {
@@ -234,7 +239,11 @@ where
         let answered = answer(asked.into_inner());
         async { Ok(tonic::Response::new(answered.await?)) }
     });
-    grpc(limit, request.headers()).unary(call, request).await
+    let response = grpc(limit, request.headers()).unary(call, request).await;
+    match Status::from_header_map(response.headers()) {
+        Some(refusal) if refusal.code() == Code::OutOfRange => as_grpc_has_it(refusal).into_http(),
+        _ => response,
+    }
 }
 
 /// How messages, of at most `limit` bytes, are read and written. Answers are compressed as the request is: a caller that takes compressed answers

@@ -15,6 +15,14 @@ impl From<ApiError> for Status {
     }
 }
 
+/// tonic says `OUT_OF_RANGE` of a message that is too large, where gRPC has `RESOURCE_EXHAUSTED`.
+pub(super) fn as_grpc_has_it(status: Status) -> Status {
+    if status.code() != Code::OutOfRange {
+        return status;
+    }
+    Status::resource_exhausted(format!("{}; send fewer rows, or raise http.max_body_bytes", status.message()))
+}
+
 /// The code that says to a gRPC caller what the status says to one of HTTP.
 fn code(error: &ApiError) -> Code {
     match (error.cause, error.status().as_u16()) {

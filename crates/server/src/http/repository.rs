@@ -18,7 +18,7 @@ use crate::protocol::{self, Index, IndexRequest};
 pub(super) fn routes() -> [Route; 3] {
     const INDEX: &str = "What the repository holds, and what is served of it";
     const LOAD: &str = "Serve a model as it lies in the repository now";
-    const UNLOAD: &str = "Serve a model no more";
+    const UNLOAD: &str = "Serve a model no more; one that is not served is none already";
     [
         Route::post("/v2/repository/index", INDEX, post(index))
             .takes("IndexRequest")
@@ -29,7 +29,7 @@ pub(super) fn routes() -> [Route; 3] {
             .refuses(&[400, 404, 413, 503]),
         Route::post("/v2/repository/models/{model}/unload", UNLOAD, post(unload))
             .takes("UnloadRequest")
-            .refuses(&[400, 404, 413, 503]),
+            .refuses(&[400, 413, 503]),
     ]
 }
 

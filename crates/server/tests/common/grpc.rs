@@ -270,6 +270,8 @@ pub(crate) struct InferResponse {
     pub model_version: String,
     #[prost(string, tag = "3")]
     pub id: String,
+    #[prost(map = "string, message", tag = "4")]
+    pub parameters: HashMap<String, Parameter>,
     #[prost(message, repeated, tag = "5")]
     pub outputs: Vec<Input>,
     #[prost(bytes = "vec", repeated, tag = "6")]
