@@ -32,7 +32,8 @@ pub struct ModelConfig {
     pub variants: Option<Vec<String>>,
     /// Rows of the largest batch.
     pub max_batch: Option<NonZeroUsize>,
-    /// Rows for which a batch is not held back to grow further. Absent: as many as measured best.
+    /// Rows for which a batch is not held back to grow further; with 1, requests are not computed together. Absent: as many as
+    /// measured best, or 1 where a row is answered otherwise among others than alone.
     pub full_batch: Option<NonZeroUsize>,
     /// The sizes that batches have, each prepared before the model is ready; the last is the largest batch, whether
     /// `max_batch` says so too or nothing. Absent: any, and powers of two and the largest are prepared.
@@ -41,7 +42,8 @@ pub struct ModelConfig {
     pub golden_tolerance: Option<f32>,
     /// Whether NaN and infinite inputs reach the model.
     pub allow_non_finite: Option<bool>,
-    /// Whether a server may keep results and answer with them again. Absent: it may.
+    /// Whether a server may keep results and answer with them again. Absent: it may, unless a row is not answered alike when it
+    /// is asked again.
     pub cache: Option<bool>,
     /// Names under which results can be invalidated together with those of other models.
     pub cache_tags: Option<Vec<String>>,

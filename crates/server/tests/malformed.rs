@@ -166,6 +166,7 @@ fn binary_bodies_that_do_not_add_up_are_told_so() {
     };
     let plain = |length: &str| (good.bytes.clone(), length.to_owned());
     let mut cases = vec![
+        ("a body of values alone", plain("0"), "raw values alone is not offered"),
         ("a header longer than the body", plain("999999"), "Inference-Header-Content-Length"),
         ("a header of 2^63", plain("9223372036854775808"), "Inference-Header-Content-Length"),
         ("a header of 2^64", plain("18446744073709551616"), "Inference-Header-Content-Length"),

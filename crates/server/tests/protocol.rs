@@ -263,3 +263,9 @@ fn sample(text: &str, name: &str) -> f64 {
         .map(|line| line.rsplit(' ').next().and_then(|value| value.parse::<f64>().ok()).expect("a sample"))
         .sum()
 }
+
+#[test]
+fn callers_of_v1_are_told_at_the_root_that_the_server_is_alive() {
+    let server = ServerProcess::start(&[]);
+    assert_eq!(server.connect().send("GET", "/", &[], b"").json(), json!({ "status": "alive" }));
+}

@@ -34,6 +34,12 @@ pub(crate) fn split(mut body: Pieces, json_length: Option<usize>) -> Result<(Byt
                 format_args!("{length} is more than the body's {total} bytes"),
             ));
         }
+        Some(0) if total > 0 => {
+            return Err(ApiError::invalid(
+                "header Inference-Header-Content-Length",
+                "0; a body of raw values alone is not offered; expected a JSON object with `inputs` before them, and its bytes",
+            ));
+        }
         Some(length) => body.split_to(length).into_contiguous(),
         None => std::mem::take(&mut body).into_contiguous(),
     };

@@ -178,6 +178,7 @@ fn schemas() -> Value {
             ("id", text.clone()), ("parameters", any),
         ]),
         "V1Models": object(1, &[("models", list(&text))]),
+        "Alive": object(1, &[("status", json!({ "enum": ["alive"] }))]),
         "Live": object(1, &[("live", yes.clone())]),
         "Ready": object(1, &[("ready", yes.clone())]),
         "ModelReady": object(2, &[("name", text.clone()), ("ready", yes.clone())]),

@@ -83,6 +83,7 @@ pub(super) fn table() -> Vec<Route> {
     let ready = |path| Route::get(path, MODEL_READY, get(model_ready)).gives("ModelReady").refuses(&[400, 404, 503]);
     let mut table = vec![
         Route::get("/v2/health/live", LIVE, get(server_live)).gives("Live"),
+        Route::get("/", "Whether the server runs, as V1's callers ask", get(v1_live)).gives("Alive"),
         Route::get("/v2/health/ready", READY, get(server_ready)).gives("Ready").refuses(&[503]),
         Route::get("/v2", "What the server is", get(server_metadata)).gives("ServerMetadata"),
         about("/v2/models/{model}", METADATA, get(model_metadata), "ModelMetadata"),
@@ -107,7 +108,7 @@ pub(super) fn table() -> Vec<Route> {
 /// What a request needs its caller to be: by its path and method, whether or not there is such a route.
 pub(super) fn need<B>(request: &Request<B>) -> Need {
     let path = request.uri().path();
-    if matches!(path, "/v2/health/live" | "/v2/health/ready") {
+    if matches!(path, "/" | "/v2/health/live" | "/v2/health/ready") {
         return Need::Nothing;
     }
     let is_for_operators =
@@ -141,6 +142,10 @@ async fn server_metadata() -> Json<ServerMetadata> {
 
 async fn server_live() -> Json<ServerLiveResponse> {
     Json(ServerLiveResponse { live: true })
+}
+
+async fn v1_live() -> Json<serde_json::Value> {
+    Json(serde_json::json!({ "status": "alive" }))
 }
 
 async fn server_ready(State(edge): State<Arc<Edge>>) -> (StatusCode, Json<ServerReadyResponse>) {
