@@ -25,7 +25,7 @@ pub(crate) struct Golden {
 /// What a golden check found.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct GoldenReport {
-    rows: usize,
+    pub(crate) rows: usize,
     max_abs_diff: f32,
 }
 

@@ -261,13 +261,14 @@ impl Model {
             runtime: runtime_bytes(library, options).map_err(fail)?,
         };
         let mut session = model.bind(probe.session)?;
-        let golden = match &version.golden {
+        let (golden_rows, golden) = match &version.golden {
             Some(file) => {
                 let golden = Golden::read(file, &model.inputs, &model.outputs, &variant.name);
                 let report = golden.and_then(|golden| golden.check(&mut session, model.options.golden_tolerance));
-                report.map_err(|e| fail(LoadReason::Golden(e)))?.to_string()
+                let report = report.map_err(|e| fail(LoadReason::Golden(e)))?;
+                (report.rows, report.to_string())
             }
-            None => "no golden file".to_owned(),
+            None => (0, "no golden file".to_owned()),
         };
         let reused = probe.measured.is_some();
         let (measured, steady) = match probe.measured {
@@ -278,10 +279,10 @@ impl Model {
             }
         };
         model.measured = measured.into();
-        model.company = match &version.golden {
-            // It was held against its golden outputs alone and in batches.
-            Some(_) => Company::Indifferent,
-            None => Company::of(&mut session, &model.inputs, &model.outputs, &model.options.sizes()),
+        model.company = match golden_rows {
+            // They were held against its golden outputs, alone and in each other's company.
+            2.. if model.options.max_batch.get() > 1 => Company::Indifferent,
+            _ => Company::of(&mut session, &model.inputs, &model.outputs, &model.options.sizes()),
         };
         let in_files = model.file.parts().map(|part| part.len() as u64).sum();
         model.session_bytes = headroom::resident().saturating_sub(before).max(in_files);
@@ -387,24 +388,30 @@ impl Model {
         &self.measured
     }
 
-    /// Whether the answer to a row depends on who else is in its batch, or on chance. What has golden outputs was held
-    /// against them alone and in batches; else it is asked about made-up rows at load.
+    /// Whether the answer to a row depends on who else is in its batch, or on chance. Two golden rows and more were held
+    /// against their outputs alone and in batches; else made-up rows are asked at load.
     #[must_use]
     pub fn company(&self) -> Company {
         self.company
     }
 
     /// The smallest batch that does nearly the most rows per second on this machine, as measured at load. Waiting for
-    /// more rows than this gains nothing.
+    /// more rows than this gains nothing. The smallest of all where a row's answer depends on its [`company`](Self::company).
     #[must_use]
     pub fn best_batch(&self) -> NonZeroUsize {
-        NonZeroUsize::new(autotune::best(&self.measured).rows).unwrap_or(NonZeroUsize::MIN)
+        NonZeroUsize::new(self.best().rows).unwrap_or(NonZeroUsize::MIN)
     }
 
     /// Rows per second of one session at the best batch: by this the fastest of several variants is chosen.
     #[must_use]
     pub fn rows_per_second(&self) -> f64 {
-        autotune::best(&self.measured).rows_per_second()
+        self.best().rows_per_second()
+    }
+
+    /// Nobody's requests are computed together where that changes their answers.
+    fn best(&self) -> Measured {
+        let sizes = if self.company.may_be_shared() { self.measured.len() } else { self.measured.len().min(1) };
+        autotune::best(&self.measured[..sizes])
     }
 
     /// Rows of the largest batch.

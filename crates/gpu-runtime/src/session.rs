@@ -104,6 +104,17 @@ impl Session {
         }
     }
 
+    /// Writes zeros to all inputs of these rows, so that what pads a batch is the same for everybody.
+    ///
+    /// # Panics
+    /// If the range reaches past the largest batch.
+    pub fn blank(&mut self, rows: Range<usize>) {
+        for buffer in &mut self.inputs {
+            let bytes = buffer.row_bytes();
+            buffer.bytes_mut()[rows.start * bytes..rows.end * bytes].fill(0);
+        }
+    }
+
     /// Runs the first `rows` rows written. The outputs stay in the session's buffer until [`BatchOutputs::rows`] hands
     /// them out. Where memory does not suffice, they are run in parts.
     ///

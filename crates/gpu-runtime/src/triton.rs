@@ -58,7 +58,13 @@ pub(crate) fn read(text: &str, model: &str) -> Result<TritonConfig, PbtxtError> 
             "response_cache" => {
                 for part in &field.message()?.fields {
                     match part.name.as_str() {
-                        "enable" => read.config.cache = Some(part.word()? != "false"),
+                        "enable" => {
+                            read.config.cache = Some(match part.word()? {
+                                "true" | "True" | "t" | "1" => true,
+                                "false" | "False" | "f" | "0" => false,
+                                _ => return Err(part.expected("true or false")),
+                            });
+                        }
                         _ => read.unused.push(unused(part, "nothing here answers to it")),
                     }
                 }
@@ -225,7 +231,10 @@ model_warmup [ { name: "zeros" } ]
         let cache = |text: &str| read(text, "net").expect("a good file").config.cache;
         assert_eq!(cache("response_cache { enable: false }"), Some(false));
         assert_eq!(cache("response_cache { enable: true }"), Some(true));
+        assert_eq!(cache("response_cache { enable: False }"), Some(false));
         assert_eq!(cache(TYPICAL), None);
+        let error = read("response_cache { enable: no }", "net").expect_err("it is neither");
+        assert!(format!("{error:?}").contains("true or false"), "{error:?}");
     }
 
     #[test]

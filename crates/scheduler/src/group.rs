@@ -93,11 +93,12 @@ impl GroupConfig {
 
     /// Closes a batch as full at `rows` already. Take the size past which the cost of a row stops falling: more only
     /// adds latency. A single request that is heavier goes alone. More than the largest batch means the largest batch;
-    /// what is not one of the [sizes](Self::of_sizes) means the next larger of them.
+    /// what is not one of the [sizes](Self::of_sizes) means the next larger of them, but for 1, at which no two requests share
+    /// a batch, padded as it may be.
     #[must_use]
     pub fn full_at(mut self, rows: NonZeroUsize) -> Self {
-        let padded = NonZeroUsize::new(self.sizes.padded(rows.get())).unwrap_or(rows);
-        self.full_rows = padded.min(self.max_rows);
+        let padded = NonZeroUsize::new(self.sizes.padded(rows.get())).filter(|_| rows > NonZeroUsize::MIN);
+        self.full_rows = padded.unwrap_or(rows).min(self.max_rows);
         self
     }
 }

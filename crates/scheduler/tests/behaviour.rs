@@ -177,6 +177,22 @@ fn a_batch_is_full_where_the_group_says_and_what_is_heavier_goes_alone() {
 }
 
 #[test]
+fn where_a_batch_is_full_at_one_row_no_two_requests_share_it_whatever_sizes_there_are() {
+    let puppet = puppet(8);
+    let sizes = GroupConfig::of_sizes([4, 8].map(positive));
+    let batched = puppet.scheduler.add_group(sizes.full_at(positive(1)));
+    let busy = puppet.occupy();
+    let tickets = [1, 2, 3].map(|rows| puppet.submit(Request::new(batched, rows).rows(positive(rows as usize))));
+    puppet.act(Act::Answer);
+    for expected in 1..=3 {
+        assert_eq!(puppet.next_batch(), [expected]);
+        puppet.act(Act::Answer);
+    }
+    drop((busy, tickets));
+    puppet.end();
+}
+
+#[test]
 fn a_full_lane_refuses_at_once_and_the_others_do_not() {
     let puppet = puppet(2);
     let batched = group(&puppet.scheduler, 8);

@@ -245,41 +245,16 @@ impl Loader {
         let variant = model.variant().to_owned();
         let (number, parts) = (version.number.to_string(), vec![Part::of(&model)]);
         let identity = Identity { model: name, version: &number, variant: &variant, parts }.begin(&self.keyer);
-        let company = model.company();
-        let (mut full, mut config) = (model.best_batch(), Cow::Borrowed(config));
-        match company {
-            Company::Matters if config.full_batch.is_none() => {
-                full = NonZeroUsize::MIN;
-                tracing::warn!(
-                    model = name,
-                    version = number,
-                    variant,
-                    "a row is answered otherwise among others than alone, so that requests are not computed together; \
-                     full_batch says that they are nevertheless"
-                );
-            }
-            Company::Random if config.cache.is_none() => {
-                config.to_mut().cache = Some(false);
-                tracing::warn!(
-                    model = name,
-                    version = number,
-                    variant,
-                    "a row is not answered alike when it is asked again, so that results are not kept; cache says that they \
-                     are nevertheless"
-                );
-            }
-            Company::Unknown => {
-                tracing::info!(
-                    model = name,
-                    version = number,
-                    variant,
-                    "whether a row is answered otherwise among others than alone could not be found out; a golden file \
-                     would say"
-                );
-            }
-            _ => {}
+        let (company, best) = (model.company(), model.best_batch());
+        let full = config.full_batch.unwrap_or(if company.may_be_shared() { best } else { NonZeroUsize::MIN });
+        let mut config = Cow::Borrowed(config);
+        // What is kept would be answered to others, who may have had other company, or other luck.
+        if (company == Company::Random || (company == Company::Matters && full > NonZeroUsize::MIN))
+            && config.cache.is_none()
+        {
+            config.to_mut().cache = Some(false);
         }
-        let full = config.full_batch.unwrap_or(full);
+        tell_of_company(company, &ModelLabels { model: name, version: &number, variant: &variant }, full);
         let instances = Instances::open(model, self.workers).map_err(|error| LoadFailure::of_model(&error))?;
         Ok(self.variant(name, version, &variant, Runs::One(instances), identity, full.get(), &config))
     }
@@ -330,6 +305,42 @@ impl Loader {
         let results = self.results.as_ref().filter(|_| config.cache != Some(false))?;
         let tags = config.cache_tags.iter().flatten().map(String::as_str).chain([variant]);
         Some(Kept::new(results.domain(name, version, &tags.collect::<Vec<_>>())))
+    }
+}
+
+/// Says what becomes of a model whose answers are not those of its rows alone; `full` rows are computed together.
+fn tell_of_company(company: Company, of: &ModelLabels<'_>, full: NonZeroUsize) {
+    let ModelLabels { model, version, variant } = *of;
+    let together = if full > NonZeroUsize::MIN {
+        "full_batch says that requests are computed together nevertheless"
+    } else {
+        "requests are not computed together; full_batch could say that they are nevertheless"
+    };
+    match company {
+        Company::Indifferent => {}
+        Company::Matters => {
+            tracing::warn!(
+                model,
+                version,
+                variant,
+                "a row is answered otherwise among others than by itself: {together}"
+            );
+        }
+        Company::Random => {
+            let kept = "results are not kept, unless cache says so";
+            tracing::warn!(
+                model,
+                version,
+                variant,
+                "a row is not answered alike when it is asked again: {kept}; {together}"
+            );
+        }
+        Company::Unknown => tracing::info!(
+            model,
+            version,
+            variant,
+            "whether a row is answered otherwise among others could not be found out by made-up rows; golden rows would say"
+        ),
     }
 }
 

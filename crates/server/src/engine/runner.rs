@@ -62,6 +62,7 @@ impl BatchRunner {
             }
             row += job.rows;
         }
+        session.blank(row..batch.padded_rows());
         watched.runs(session.interrupter());
         let gathered = Instant::now();
         let result = session.run(batch.padded_rows());
