@@ -88,7 +88,7 @@ fn who_asks_at_the_same_moment_is_answered_as_if_alone() {
     assert_eq!(wrong(&server), 0, "of {} answers", CALLERS * ROUNDS);
 
     let server = serve(&repository, &[("VOLLEY_MODELS__MEAN__FULL_BATCH", "32")]);
-    assert!(wrong(&server) > 0, "it was told to, and this test asks at the same moment");
+    assert!((0..10).any(|_| wrong(&server) > 0), "it was told to, and this test asks at the same moment");
     server.terminate();
     let (_, log) = server.wait();
     assert!(said(&log, "computed together nevertheless"), "{log:?}");
