@@ -43,7 +43,7 @@ pub struct ModelConfig {
     /// Whether NaN and infinite inputs reach the model.
     pub allow_non_finite: Option<bool>,
     /// Whether a server may keep results and answer with them again. Absent: it may, unless a row is not answered alike when it
-    /// is asked again.
+    /// is asked again, or `full_batch` has requests computed together that change each other's answers.
     pub cache: Option<bool>,
     /// Names under which results can be invalidated together with those of other models.
     pub cache_tags: Option<Vec<String>>,

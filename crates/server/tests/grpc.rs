@@ -272,6 +272,9 @@ fn a_compressed_message_is_read_and_answered_compressed_and_a_bomb_is_refused() 
         assert_eq!(uncompressed, plain);
         let bomb = client.call_raw(&path, &headers, vec![framed(&packed(&vec![0; 64 << 20]), true)]);
         assert_eq!(bomb.code, EXHAUSTED, "{}", bomb.message);
+        let large = client.call_raw(&path, &quiet, vec![framed(&vec![0; 17 << 20], true).slice(..1000)]);
+        assert_eq!(large.code, EXHAUSTED, "{}", large.message);
+        assert!(large.message.contains("http.max_body_bytes"), "{}", large.message);
     }
     let asked = [("grpc-accept-encoding", "identity,deflate,gzip")];
     assert_eq!(client.call_raw(&path, &asked, vec![framed(&message, false)]).compressed, [false]);
